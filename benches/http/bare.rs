@@ -1,0 +1,106 @@
+//! The baseline: an axum server whose routes do one thing each.
+//!
+//! - `GET /const` answers 1 KiB.
+//! - `POST /wal` checks the JSON syntax of its body, appends it to a zero-filled file by group commit, and
+//!   answers 202 after the fdatasync: what durable ingestion costs at least.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::net::SocketAddr;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::mpsc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::serve::ListenerExt as _;
+use tokio::sync::oneshot;
+
+const FILE_BYTES: u64 = 512 << 20;
+const GROUP_BYTES: usize = 4 << 20;
+
+type Append = (Bytes, oneshot::Sender<()>);
+
+/// Serves until the process is ended.
+pub(crate) fn serve(addr: SocketAddr, folder: &Path) {
+    let (appends, received) = mpsc::channel();
+    let file = zero_filled(&folder.join("bare.log"));
+    std::thread::spawn(move || commit_groups(&file, &received));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let body = Bytes::from(format!("{{\"pad\":\"{}\"}}", "x".repeat(1_012)));
+        let json = [(axum::http::header::CONTENT_TYPE, "application/json")];
+        let router = Router::new()
+            .route("/const", get(move || async move { (json, body) }))
+            .route("/wal", post(wal))
+            .with_state(appends);
+        let listener = tokio::net::TcpListener::bind(addr).await.expect("a free port");
+        let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
+        axum::serve(listener, router).await.expect("serving");
+    });
+}
+
+async fn wal(State(appends): State<mpsc::Sender<Append>>, body: Bytes) -> StatusCode {
+    if serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_err() {
+        return StatusCode::BAD_REQUEST;
+    }
+    let (done, durable) = oneshot::channel();
+    if appends.send((body, done)).is_err() {
+        return StatusCode::SERVICE_UNAVAILABLE;
+    }
+    match durable.await {
+        Ok(()) => StatusCode::ACCEPTED,
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+fn zero_filled(path: &Path) -> File {
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .open(path)
+        .expect("the log file");
+    let zeros = vec![0; 1 << 20];
+    for _ in 0..FILE_BYTES >> 20 {
+        file.write_all(&zeros).expect("space for the log file");
+    }
+    file.sync_all().expect("fsync");
+    file
+}
+
+/// Takes all that waits, writes it in one go, syncs, and answers.
+fn commit_groups(file: &File, received: &mpsc::Receiver<Append>) {
+    let mut group = Vec::with_capacity(GROUP_BYTES);
+    let mut waiting = Vec::new();
+    let mut offset = 0;
+    while let Ok(first) = received.recv() {
+        group.clear();
+        let mut next = Some(first);
+        while let Some((body, done)) = next {
+            group.extend_from_slice(&(body.len() as u32).to_le_bytes());
+            group.extend_from_slice(&body);
+            waiting.push(done);
+            next = if group.len() < GROUP_BYTES {
+                received.try_recv().ok()
+            } else {
+                None
+            };
+        }
+        if offset + group.len() as u64 > FILE_BYTES {
+            offset = 0;
+        }
+        file.write_all_at(&group, offset).expect("writing the log file");
+        offset += group.len() as u64;
+        file.sync_data().expect("fdatasync");
+        for done in waiting.drain(..) {
+            let _ = done.send(());
+        }
+    }
+}

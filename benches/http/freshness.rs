@@ -1,0 +1,155 @@
+//! How soon an acknowledged event shows: in the next answer, and in the stores.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::load::{self, Pace, Plan};
+use crate::server::{SERVER_KEY, Server, exchange};
+use crate::{Effort, events_body, get, post};
+
+/// Puts 1,000 and 5,000 events/s on the server and, beside them, sends events of new shoppers whose next answer
+/// must know them.
+pub(crate) fn measure(server: &Server, effort: Effort) {
+    for rate in [1_000.0, 5_000.0] {
+        let done = AtomicBool::new(false);
+        let before = lane_histogram(server);
+        let delays_ms = std::thread::scope(|scope| {
+            let prober = scope.spawn(|| probe(server, &done));
+            load::run(Plan {
+                addr: server.addr,
+                connections: 32,
+                pace: Pace::Open(rate),
+                warm_up: Duration::from_millis(500),
+                duration: effort.duration.max(Duration::from_secs(5)),
+                request: &mut |n| post("/events", &events_body(n, 1)),
+                pid: server.pid(),
+                expect: 202,
+            });
+            done.store(true, Ordering::Relaxed);
+            prober.join().expect("the prober")
+        });
+        let lane = lane_histogram(server).since(&before);
+        let quantile = |q: f64| delays_ms[((delays_ms.len() - 1) as f64 * q).round() as usize];
+        let (answer_p50, answer_p99) = (quantile(0.5), quantile(0.99));
+        let (store_p50, store_p99) = (lane.quantile_ms(0.5), lane.quantile_ms(0.99));
+        println!(
+            "{rate:>6} events/s: in the next answer p50 {answer_p50:.1} ms p99 {answer_p99:.1} ms (n={}); \
+             in warehouse and hot store p50 <= {store_p50:.0} ms p99 <= {store_p99:.0} ms (bucket bounds)",
+            delays_ms.len()
+        );
+        println!(
+            r#"{{"case":"freshness/{rate}","answer_p50_ms":{answer_p50:.2},"answer_p99_ms":{answer_p99:.2},"stores_p50_ms":{store_p50:.0},"stores_p99_ms":{store_p99:.0}}}"#
+        );
+    }
+}
+
+/// Sends an event of a new shopper and asks until the answer knows the shopper; the delays in ms, ascending.
+fn probe(server: &Server, done: &AtomicBool) -> Vec<f64> {
+    let mut stream = TcpStream::connect(server.addr).expect("a connection");
+    stream.set_nodelay(true).expect("nodelay");
+    let mut delays_ms = Vec::new();
+    let mut n = 0;
+    while !done.load(Ordering::Relaxed) {
+        n += 1;
+        let shopper = format!("fresh-{}-{n}-{}", std::process::id(), crate::unique());
+        let event = format!(
+            r#"{{"event_id":"{shopper}","event":"Product Viewed","user_id":"{shopper}","properties":{{"product_id":"22752"}}}}"#
+        );
+        let answer = ask(&mut stream, &post("/events", &event));
+        assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
+        let acknowledged = Instant::now();
+        let question = get(
+            &format!("/personalize?user_id={shopper}&placements=promo"),
+            SERVER_KEY,
+        );
+        while !ask(&mut stream, &question).contains(r#""known":true"#) {}
+        delays_ms.push(acknowledged.elapsed().as_secs_f64() * 1e3);
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    delays_ms.sort_unstable_by(f64::total_cmp);
+    delays_ms
+}
+
+/// One exchange on a keep-alive connection.
+fn ask(stream: &mut TcpStream, request: &[u8]) -> String {
+    stream.write_all(request).expect("the request is sent");
+    let mut answer = Vec::new();
+    let mut scratch = [0; 16 << 10];
+    while load::complete(&answer).is_none() {
+        let count = stream.read(&mut scratch).expect("an answer");
+        assert!(count > 0, "the server closed the connection");
+        answer.extend_from_slice(&scratch[..count]);
+    }
+    String::from_utf8(answer).expect("a text answer")
+}
+
+/// Waits until the lane has applied the whole log.
+pub(crate) fn wait_until_applied(server: &Server) {
+    let started = Instant::now();
+    loop {
+        let status = server
+            .get(server.operator, "/operator/v1/status")
+            .unwrap_or_default();
+        if status.contains(r#""lag_records":0"#) {
+            return;
+        }
+        assert!(
+            started.elapsed() < Duration::from_secs(120),
+            "the lane does not catch up: {status}"
+        );
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+/// Cumulative counts by upper bound in seconds.
+struct Histogram(Vec<(f64, u64)>);
+
+fn lane_histogram(server: &Server) -> Histogram {
+    let request = format!(
+        "GET /metrics HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n",
+        server.operator
+    );
+    let text = exchange(server.operator, request.as_bytes()).unwrap_or_default();
+    let buckets = text
+        .lines()
+        .filter(|line| line.starts_with("cartwright_lane_freshness_seconds_bucket"));
+    Histogram(
+        buckets
+            .filter_map(|line| {
+                let bound = line.split_once("le=\"")?.1.split_once('"')?.0;
+                let count = line.rsplit_once(' ')?.1.parse::<f64>().ok()? as u64;
+                Some((bound.parse().unwrap_or(f64::INFINITY), count))
+            })
+            .collect(),
+    )
+}
+
+impl Histogram {
+    fn since(&self, before: &Histogram) -> Histogram {
+        let earlier = |bound: f64| {
+            before
+                .0
+                .iter()
+                .find(|(at, _)| *at == bound)
+                .map_or(0, |(_, count)| *count)
+        };
+        Histogram(
+            self.0
+                .iter()
+                .map(|(bound, count)| (*bound, count - earlier(*bound)))
+                .collect(),
+        )
+    }
+
+    /// The upper bound of the bucket that holds the quantile, in ms.
+    fn quantile_ms(&self, q: f64) -> f64 {
+        let total = self.0.last().map_or(0, |(_, count)| *count);
+        let rank = (total as f64 * q).ceil() as u64;
+        self.0
+            .iter()
+            .find(|(_, count)| *count >= rank)
+            .map_or(f64::NAN, |(bound, _)| bound * 1e3)
+    }
+}

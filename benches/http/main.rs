@@ -1,0 +1,320 @@
+//! The service through HTTP against a bare axum server, in one run.
+//!
+//! ```text
+//! cargo bench --bench http                  # everything, about five minutes
+//! cargo bench --bench http -- --seconds 10 --rounds 5
+//! cargo bench --bench http -- get post freshness footprint   # some parts
+//! ```
+//!
+//! Requests are measured in the role `api`, so that the CPU time is theirs alone; the lane that follows the log has its
+//! own benchmark (`drain`). Freshness is measured with both roles in one process on one core.
+//!
+//! Server on core 0, load generator on core 1; the servers under comparison take turns within each round, and
+//! the medians of the rounds are compared. Absolute figures belong to the machine; the ratios are the result.
+//! Each line of the table is also printed as JSON.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_macros)] // a program that prints and gives up
+
+mod bare;
+mod freshness;
+mod load;
+mod server;
+
+use std::path::Path;
+use std::time::Duration;
+
+use load::{Pace, Plan, Report};
+use server::{PUBLIC_KEY, SERVER_KEY, Server};
+
+/// Shoppers with a profile.
+const SHOPPERS: u64 = 10_000;
+
+/// How long and how often to measure.
+#[derive(Clone, Copy)]
+pub(crate) struct Effort {
+    pub duration: Duration,
+    pub rounds: usize,
+}
+
+/// One way to put load on a server.
+struct Case<'a> {
+    name: &'static str,
+    connections: usize,
+    pace: Pace,
+    /// Events per request, where requests carry events.
+    events: u64,
+    expect: u16,
+    ours: Box<dyn FnMut(u64) -> Vec<u8> + 'a>,
+    bare: Box<dyn FnMut(u64) -> Vec<u8> + 'a>,
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    if let [flag, addr, folder] = &args[..]
+        && flag == "--bare"
+    {
+        return bare::serve(addr.parse().expect("an address"), Path::new(folder));
+    }
+    let number = |flag: &str, default: u64| {
+        let at = args.iter().position(|arg| arg == flag);
+        at.and_then(|at| args.get(at + 1))
+            .map_or(default, |value| value.parse().expect("a number"))
+    };
+    let effort = Effort {
+        duration: Duration::from_secs(number("--seconds", 5)),
+        rounds: number("--rounds", 3) as usize,
+    };
+    let parts = ["get", "post", "freshness", "footprint"];
+    let wanted =
+        |part: &str| args.iter().any(|arg| arg == part) || !args.iter().any(|arg| parts.contains(&&**arg));
+
+    server::pin_to(1).expect("a second core for the load generator");
+    let ruleset = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/http/ruleset.yaml");
+    if wanted("footprint") {
+        footprint(&ruleset);
+    }
+    let (ours_folder, bare_folder) = (
+        tempfile::tempdir().expect("a folder"),
+        tempfile::tempdir().expect("a folder"),
+    );
+    let bare = Server::bare(bare_folder.path());
+    let both = Server::cartwright(ours_folder.path(), &ruleset, "api,drain");
+    fill(&both);
+    if wanted("freshness") {
+        println!("\nFrom the 202 until the event shows");
+        freshness::measure(&both, effort);
+    }
+    drop(both);
+    let ours = Server::cartwright(ours_folder.path(), &ruleset, "api");
+    if wanted("get") {
+        warm_up(&ours);
+        println!(
+            "\nGET /personalize from the hot store: three placements, twenty experiences, {SHOPPERS} shoppers"
+        );
+        println!("baseline: a bare axum handler that answers a constant of 1 KiB");
+        get_cases()
+            .into_iter()
+            .for_each(|case| compare(&ours, &bare, case, effort));
+    }
+    if wanted("post") {
+        println!("\nPOST /events, validated and durable, events of about 500 bytes");
+        println!("baseline: a JSON syntax check and a bare group commit with fdatasync");
+        post_cases()
+            .into_iter()
+            .for_each(|case| compare(&ours, &bare, case, effort));
+    }
+}
+
+/// Asks for shoppers until the hot store holds nearly all of them.
+fn warm_up(server: &Server) {
+    let (mut mine, seconds) = (Box::new(personalize), 2);
+    let effort = Effort {
+        duration: Duration::from_secs(seconds),
+        rounds: 1,
+    };
+    run(server, &(64, Pace::Closed, 200), &mut mine, effort);
+}
+
+fn get_cases() -> Vec<Case<'static>> {
+    let case = |name, connections, pace| Case {
+        name,
+        connections,
+        pace,
+        events: 0,
+        expect: 200,
+        ours: Box::new(personalize),
+        bare: Box::new(|_| get("/const", PUBLIC_KEY)),
+    };
+    vec![
+        case("get/closed/64", 64, Pace::Closed),
+        case("get/open/1000", 64, Pace::Open(1_000.0)),
+        case("get/open/10000", 64, Pace::Open(10_000.0)),
+    ]
+}
+
+fn post_cases() -> Vec<Case<'static>> {
+    let case = |name, connections, pace, events| Case {
+        name,
+        connections,
+        pace,
+        events,
+        expect: 202,
+        ours: Box::new(move |n| post("/events", &events_body(n, events))),
+        bare: Box::new(move |n| post("/wal", &events_body(n, events))),
+    };
+    vec![
+        case("post/closed/1", 1, Pace::Closed, 1),
+        case("post/closed/64", 64, Pace::Closed, 1),
+        case("post/closed/16x100", 16, Pace::Closed, 100),
+        case("post/open/10000", 64, Pace::Open(10_000.0), 1),
+    ]
+}
+
+/// Runs a case on both servers in turn and prints the medians with their ratio.
+fn compare(ours: &Server, bare: &Server, mut case: Case<'_>, effort: Effort) {
+    let (mut mine, mut base) = (Vec::new(), Vec::new());
+    for _ in 0..effort.rounds {
+        base.push(run(bare, &case.bare_parts(), &mut case.bare, effort));
+        let parts = case.bare_parts();
+        mine.push(run(ours, &parts, &mut case.ours, effort));
+    }
+    let figure = |name: &str, of: &dyn Fn(&Report) -> f64| {
+        let (mine, base) = (median(mine.iter().map(of)), median(base.iter().map(of)));
+        println!(
+            "{:<20} {name:<14} {mine:>12.1} {base:>12.1}  x{:.2}",
+            case.name,
+            mine / base
+        );
+        println!(
+            r#"{{"case":"{}","figure":"{name}","ours":{mine:.1},"bare":{base:.1}}}"#,
+            case.name
+        );
+    };
+    let units = case.events.max(1) as f64;
+    figure(
+        if case.events > 0 { "events/s" } else { "requests/s" },
+        &|report| report.per_second * units,
+    );
+    figure("cpu us/request", &|report| report.cpu_us);
+    for (name, q) in [("p50 us", 0.5), ("p90 us", 0.9), ("p99 us", 0.99)] {
+        figure(name, &|report| report.quantile(q));
+    }
+    let unexpected: u64 = mine.iter().chain(&base).map(|report| report.unexpected).sum();
+    assert_eq!(unexpected, 0, "some answers had an unexpected status");
+}
+
+impl Case<'_> {
+    fn bare_parts(&self) -> (usize, Pace, u16) {
+        (self.connections, self.pace, self.expect)
+    }
+}
+
+fn run(
+    server: &Server,
+    &(connections, pace, expect): &(usize, Pace, u16),
+    request: &mut dyn FnMut(u64) -> Vec<u8>,
+    effort: Effort,
+) -> Report {
+    load::run(Plan {
+        addr: server.addr,
+        connections,
+        pace,
+        warm_up: Duration::from_millis(500),
+        duration: effort.duration,
+        request,
+        pid: server.pid(),
+        expect,
+    })
+}
+
+/// Start-up time on an empty stack, and memory with [`SHOPPERS`] profiles.
+fn footprint(ruleset: &Path) {
+    let starts = (0..5).map(|_| {
+        let folder = tempfile::tempdir().expect("a folder");
+        Server::cartwright(folder.path(), ruleset, "api,drain")
+            .ready_after
+            .as_secs_f64()
+            * 1e3
+    });
+    let ready_ms = median(starts.collect::<Vec<_>>().into_iter());
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::cartwright(folder.path(), ruleset, "api,drain");
+    fill(&server);
+    let resident_mib = server.resident_mib();
+    println!(
+        "\nready after {ready_ms:.0} ms on an empty stack; {resident_mib:.0} MiB resident with {SHOPPERS} profiles"
+    );
+    println!(r#"{{"case":"footprint","ready_ms":{ready_ms:.0},"resident_mib":{resident_mib:.0}}}"#);
+}
+
+/// Gives every shopper a profile of some twenty events, and waits until all are in the hot store.
+fn fill(server: &Server) {
+    for n in 0..SHOPPERS * 20 / 500 {
+        let answer = server::exchange(server.addr, &closing(post("/events", &events_body(n * 5, 500))));
+        assert!(
+            answer.is_some_and(|answer| answer.starts_with("HTTP/1.1 202")),
+            "the profiles could not be made"
+        );
+    }
+    freshness::wait_until_applied(server);
+}
+
+fn personalize(n: u64) -> Vec<u8> {
+    let shopper = scatter(n) % SHOPPERS;
+    let path = format!(
+        "/personalize?user_id=user-{shopper}&session_id=s-{shopper}&placements=payment_methods,promo,upsell\
+         &cart=85123A:2:2.55,22752:1:7.65&currency=GBP&country=GB&device=mobile"
+    );
+    get(&path, SERVER_KEY)
+}
+
+fn get(path: &str, key: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {key}\r\n\r\n").into_bytes()
+}
+
+fn post(path: &str, body: &str) -> Vec<u8> {
+    format!(
+        "POST {path} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {SERVER_KEY}\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
+
+fn closing(request: Vec<u8>) -> Vec<u8> {
+    let text = String::from_utf8(request).expect("a text request");
+    text.replacen("host: bench\r\n", "host: bench\r\nconnection: close\r\n", 1)
+        .into_bytes()
+}
+
+/// `count` events as one JSON text, each of about 500 bytes and of another shopper.
+fn events_body(n: u64, count: u64) -> String {
+    if count == 1 {
+        return event(n);
+    }
+    let events: Vec<String> = (0..count).map(|i| event(n * count + i)).collect();
+    format!("[{}]", events.join(","))
+}
+
+fn event(n: u64) -> String {
+    const ITEMS: [&str; 8] = [
+        "85123A", "22752", "84029G", "71053", "21730", "22423", "47566", "22720",
+    ];
+    let shopper = scatter(n) % SHOPPERS;
+    let item = ITEMS[(scatter(n + 7) % 8) as usize];
+    let process = std::process::id();
+    format!(
+        concat!(
+            r#"{{"event_id":"{process}-{n}-{unique}","event":"Product Added","user_id":"user-{shopper}","#,
+            r#""anonymous_id":"device-{shopper}","session_id":"s-{shopper}","properties":{{"cart_id":"cart-{shopper}","#,
+            r#""product_id":"{item}","sku":"{item}","category":"home decoration","name":"WHITE HANGING HEART T-LIGHT HOLDER","#,
+            r#""brand":"house","variant":"white","price":2.55,"quantity":1,"coupon":"","position":3,"currency":"GBP"}},"#,
+            r#""context":{{"locale":"en-GB","page":{{"path":"/checkout/cart","title":"Your basket"}},"#,
+            r#""device":{{"type":"mobile"}},"library":{{"name":"analytics.js","version":"2.11.1"}}}}}}"#
+        ),
+        process = process,
+        n = n,
+        unique = unique(),
+        shopper = shopper,
+        item = item,
+    )
+}
+
+/// Numbers the events of a run, so that no two cases send the same id.
+fn unique() -> u64 {
+    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+}
+
+/// A fixed bijection that spreads consecutive numbers (the finalizer of SplitMix64).
+fn scatter(n: u64) -> u64 {
+    let n = (n ^ (n >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let n = (n ^ (n >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    n ^ (n >> 31)
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}

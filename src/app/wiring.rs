@@ -1,0 +1,129 @@
+//! The HTTP rooms' state, put together from the opened stores.
+
+use std::sync::Arc;
+
+use axum::Router;
+use tokio_util::sync::CancellationToken;
+
+use super::backends::Identity;
+use crate::config::{Config, ConsentDefault, RecordPolicy};
+use crate::domain::consent::Choice;
+use crate::domain::event::EventLimits;
+use crate::hot::HotStore;
+use crate::http::{self, Settings, State, StateParts};
+use crate::ingest::Ingest;
+use crate::keys::{ApiKey, KeyKind, KeyRing};
+use crate::operations::Operations;
+use crate::population::Populations;
+use crate::profiles::{Overlay, ProfileReader};
+use crate::queue::EventQueue;
+use crate::recorder::{RecorderWorker, recorder};
+use crate::rulesets::Rulesets;
+use crate::telemetry::Metrics;
+use crate::warehouse::Warehouse;
+
+/// The share of decisions without an experiment that `decisions.record = experiments` records: enough to see
+/// what is served, little enough to cost nothing.
+const RECORDED_BESIDES: f64 = 0.01;
+
+/// What the API stands on.
+pub(super) struct Parts<'a> {
+    pub(super) config: &'a Config,
+    pub(super) identity: Identity,
+    pub(super) metrics: Metrics,
+    pub(super) queue: Arc<dyn EventQueue>,
+    pub(super) warehouse: Arc<dyn Warehouse>,
+    pub(super) hot: Arc<dyn HotStore>,
+    pub(super) overlay: Arc<Overlay>,
+    pub(super) rulesets: Arc<Rulesets>,
+    pub(super) populations: Arc<Populations>,
+    /// Cancelled when this node is told to stop: from then on it is not ready.
+    pub(super) stopping: CancellationToken,
+}
+
+/// What it serves, and the worker behind it.
+pub(super) struct Api {
+    pub(super) public: Router,
+    pub(super) operator: Router,
+    pub(super) recorder: RecorderWorker,
+}
+
+impl Parts<'_> {
+    pub(super) fn assemble(self) -> Api {
+        let Identity {
+            shop,
+            pseudonym,
+            user_token,
+        } = self.identity;
+        let overlay = self.overlay;
+        let (recorder, worker) = recorder(
+            Arc::clone(&self.queue),
+            Arc::clone(&overlay),
+            self.metrics.clone(),
+        );
+        let ingest = Arc::new(Ingest::new(
+            Arc::clone(&self.queue),
+            pseudonym.clone(),
+            Some(user_token.clone()),
+            EventLimits::default(),
+            Arc::clone(&overlay),
+            self.metrics.clone(),
+        ));
+        let keys = &self.config.keys;
+        let configured = [(&keys.public, KeyKind::Public), (&keys.server, KeyKind::Server)];
+        let ring = KeyRing::new(configured.into_iter().filter_map(|(key, kind)| {
+            Some((
+                key.as_ref()?.expose(),
+                ApiKey {
+                    kind,
+                    shop: shop.clone(),
+                },
+            ))
+        }));
+        let profiles = ProfileReader::new(
+            self.hot,
+            Arc::clone(&self.warehouse),
+            overlay,
+            self.metrics.clone(),
+        );
+        let operations = Operations::new(self.queue, self.warehouse, Arc::clone(&self.rulesets), shop);
+        let state = State::from(StateParts {
+            settings: settings(self.config),
+            keys: ring,
+            pseudonym_key: pseudonym,
+            user_token_key: Some(user_token),
+            profiles,
+            rulesets: self.rulesets,
+            populations: self.populations,
+            ingest,
+            recorder,
+            operations,
+            metrics: self.metrics,
+            stopping: self.stopping,
+        });
+        Api {
+            public: http::public_router(state.clone()),
+            operator: http::operator_router(state),
+            recorder: worker,
+        }
+    }
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings {
+        budget: config.deadline,
+        consent_default: match config.consent_default {
+            ConsentDefault::Granted => Choice::Granted,
+            ConsentDefault::Denied => Choice::Denied,
+        },
+        record_share: match config.decisions_record {
+            RecordPolicy::All => 1.0,
+            RecordPolicy::Experiments => RECORDED_BESIDES,
+            RecordPolicy::Sampled(share) => share,
+        },
+        body_bytes: config.http.body_bytes,
+        inflated_bytes: config.http.inflated_bytes,
+        in_flight: config.http.in_flight,
+        allowed_origins: config.allowed_origins.clone(),
+    }
+}

@@ -1,0 +1,133 @@
+//! The decision: what to show this shopper, now.
+//!
+//! [`decide()`] is pure and total. The same facts give the same answer on every node (invariant 4), and every
+//! requested placement is filled, if only with its fallback (invariant 5).
+//!
+//! - **Content** shows the first eligible experience, by priority and then as declared.
+//! - **Ranking** orders candidates by the shopper's own decayed affinity, smoothed with the population's shares.
+//! - **Recommendation** shows what is bought together with the cart and the recent items, else what is popular.
+//! - An experience of two or more variants is an experiment. It takes part only with a record permit taken
+//!   beforehand, so that the loss of records cannot correlate with a variant.
+//! - A cap that cannot be counted (no subject, no profile, no consent) counts as reached.
+//! - Each distinct condition is evaluated at most once, and only if something asks for it.
+//!
+//! It does not read, write, record or measure: the caller gets all it needs for that in [`Decision`].
+
+mod answer;
+mod bucketing;
+mod decide;
+mod eligibility;
+mod explain;
+mod facts;
+mod reason;
+mod scoring;
+#[cfg(test)]
+mod tests;
+
+use smallvec::SmallVec;
+
+use super::consent::{Choice, ConsentStatement};
+use super::ids::SubjectId;
+use super::profile::{Cart, ProfilePart};
+use super::ruleset::Payload;
+
+pub use bucketing::{BUCKETING_VERSION, hash};
+pub use decide::{decide, segments_of};
+pub use reason::Reason;
+
+/// What a request says, borrowed from wherever it was parsed into. Identities and the session are pseudonyms.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Request<'a> {
+    pub user: Option<&'a SubjectId>,
+    pub anonymous: Option<&'a SubjectId>,
+    pub session: Option<&'a str>,
+    /// `None` asks for all. A name asked for twice is answered once.
+    pub placements: Option<&'a [&'a str]>,
+    /// `None` takes the profile's cart. Prices are minor units of `currency`.
+    pub cart: Option<&'a Cart<'a>>,
+    /// `None` takes the ruleset's.
+    pub currency: Option<&'a str>,
+    pub country: Option<&'a str>,
+    pub locale: Option<&'a str>,
+    pub device: Option<&'a str>,
+    /// The latest word; goes before what the profile remembers.
+    pub consent: ConsentStatement,
+}
+
+/// What the read path found out about the shopper.
+#[derive(Debug, Clone, Copy)]
+pub enum ProfileState<'a> {
+    Known(&'a ProfilePart),
+    /// There is no profile: a new shopper, or no id.
+    Absent,
+    /// It could not be read in time.
+    Unavailable,
+}
+
+/// Terms on which to decide.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// What holds where nobody stated anything.
+    pub consent_default: Choice,
+    /// Whether a record permit was taken; see [`super::ruleset::Ruleset::has_experiments`].
+    pub record_permit: bool,
+    /// Whether to say how the decision came about.
+    pub explain: bool,
+}
+
+/// A decision, borrowing from the ruleset, the population and the request it was made from.
+#[derive(Debug, Clone, Default)]
+pub struct Decision<'a> {
+    /// One per distinct placement asked for, in that order; all as declared where none was named.
+    pub placements: SmallVec<[PlacementDecision<'a>; 4]>,
+    /// The segments that the shopper is in, as declared.
+    pub segments: SmallVec<[&'a str; 8]>,
+    /// Experiments served for the first time, with the variant: to be recorded as `Assigned`.
+    pub assigned: SmallVec<[(&'a str, &'a str); 2]>,
+    /// Experiences with a frequency cap that were served: to be recorded as `Served`.
+    pub served: SmallVec<[&'a str; 2]>,
+    /// Whether the profile was there and allowed to be used.
+    pub profile_used: bool,
+    /// Whether the answer depends on an experiment and so must be recorded.
+    pub experiment_served: bool,
+    /// Whether an experiment would have taken part but had no record permit: say so in `degraded`.
+    pub experiment_withheld: bool,
+    /// Conditions that failed and were taken for false; with `explain`, among all that could have been asked for.
+    pub errors: u32,
+    /// How the decision came about, as JSON text.
+    pub explanation: Option<String>,
+}
+
+/// How one placement is filled.
+#[derive(Debug, Clone)]
+pub struct PlacementDecision<'a> {
+    pub name: &'a str,
+    pub experience: Option<&'a str>,
+    pub variant: Option<&'a str>,
+    pub filling: Filling<'a>,
+    pub reason: Reason,
+}
+
+#[derive(Debug, Clone)]
+pub enum Filling<'a> {
+    /// `None` is JSON `null`: the ruleset declares no such placement.
+    Content(Option<&'a Payload>),
+    Ranking(Items<'a>),
+    Recommendation(Items<'a>),
+}
+
+pub type Items<'a> = SmallVec<[Item<'a>; 8]>;
+
+/// One thing shown, with its score.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Item<'a> {
+    pub id: &'a str,
+    /// The score in millionths; integers compare alike everywhere.
+    pub micros: u64,
+}
+
+impl Item<'_> {
+    pub fn score(&self) -> f64 {
+        self.micros as f64 / 1e6
+    }
+}

@@ -1,0 +1,141 @@
+//! The open cart: a bounded set of operations after the greatest clear, evaluated in time order when read.
+//!
+//! - An operation counts unless its event lies before the greatest clear. Operations of the clearing event itself
+//!   count: a snapshot of a cart is a clear followed by additions, in one event.
+//! - Kept are the [`MAX_OPERATIONS`] greatest by `(time, event, ordinal)`. Both rules commute with each other and
+//!   with union, so the cart is exact in any order of arrival; only a cart of more operations forgets its oldest.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::CartOp;
+use super::mark::Mark;
+
+/// Operations kept after the last clear: more than any cart a person fills by hand, about 5 KiB encoded.
+const MAX_OPERATIONS: usize = 128;
+
+/// Lines that one reading yields at most are bounded by the operations; quantities by this.
+const MAX_QUANTITY: i64 = 1_000_000;
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Operation {
+    mark: Mark,
+    /// The place among the operations of one event.
+    ordinal: u16,
+    item: Box<str>,
+    /// Negative removes.
+    quantity: i32,
+    price_minor: Option<i64>,
+}
+
+/// The state that folds and merges.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub(super) struct CartState {
+    cleared: Option<Mark>,
+    /// Sorted.
+    operations: Vec<Operation>,
+}
+
+/// The cart as it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Cart<'a> {
+    /// In the order in which the items first came in.
+    pub lines: Vec<CartLine<'a>>,
+    /// The sum over the lines whose price is known, in minor units.
+    pub total_minor: i64,
+    /// The sum of the quantities.
+    pub count: i64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CartLine<'a> {
+    pub item: &'a str,
+    pub quantity: i64,
+    /// The latest known unit price.
+    pub price_minor: Option<i64>,
+}
+
+impl CartState {
+    pub(super) fn apply(&mut self, mark: Mark, ordinal: u16, op: &CartOp) {
+        let (item, quantity, price_minor): (&Arc<str>, i64, _) = match op {
+            CartOp::Add {
+                item,
+                quantity,
+                price_minor,
+            } => (item, i64::from(*quantity), *price_minor),
+            CartOp::Remove { item, quantity } => (item, -i64::from(*quantity), None),
+        };
+        let quantity = quantity.clamp(-MAX_QUANTITY, MAX_QUANTITY) as i32;
+        self.insert(Operation {
+            mark,
+            ordinal,
+            item: (&**item).into(),
+            quantity,
+            price_minor,
+        });
+        self.prune();
+    }
+
+    pub(super) fn clear(&mut self, mark: Mark) {
+        self.cleared = self.cleared.max(Some(mark));
+        self.prune();
+    }
+
+    pub(super) fn merge(&mut self, other: &CartState) {
+        self.cleared = self.cleared.max(other.cleared);
+        for operation in &other.operations {
+            self.insert(operation.clone());
+        }
+        self.prune();
+    }
+
+    fn insert(&mut self, operation: Operation) {
+        if let Err(at) = self.operations.binary_search(&operation) {
+            self.operations.insert(at, operation);
+        }
+    }
+
+    fn prune(&mut self) {
+        let outdated = match self.cleared {
+            Some(cleared) => self
+                .operations
+                .partition_point(|operation| operation.mark < cleared),
+            None => 0,
+        };
+        let surplus = self.operations.len().saturating_sub(MAX_OPERATIONS);
+        let drop = outdated.max(surplus);
+        if drop > 0 {
+            self.operations.drain(..drop);
+        }
+    }
+
+    pub(super) fn evaluate(&self) -> Cart<'_> {
+        let mut lines: Vec<CartLine<'_>> = Vec::new();
+        for operation in &self.operations {
+            let quantity = i64::from(operation.quantity);
+            match lines.iter_mut().find(|line| *line.item == *operation.item) {
+                Some(line) => {
+                    line.quantity = (line.quantity + quantity).clamp(0, MAX_QUANTITY);
+                    line.price_minor = operation.price_minor.or(line.price_minor);
+                }
+                None if quantity > 0 => lines.push(CartLine {
+                    item: &operation.item,
+                    quantity,
+                    price_minor: operation.price_minor,
+                }),
+                None => {}
+            }
+        }
+        lines.retain(|line| line.quantity > 0);
+        let count = lines.iter().map(|line| line.quantity).sum();
+        let total_minor = lines.iter().fold(0i64, |sum, line| {
+            sum.saturating_add(line.price_minor.unwrap_or(0).saturating_mul(line.quantity))
+        });
+        Cart {
+            lines,
+            total_minor,
+            count,
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! The fast lane: log → transform → warehouse → hot.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+
+use super::batch::{BatchLimits, Gathered, gather};
+use super::quarantine::{TOO_OLD, UNREADABLE, poisoned};
+use super::retry::{Backoff, Next, after_read_error, after_warehouse_error};
+use crate::clock;
+use crate::domain::ids::Timestamp;
+use crate::domain::ruleset::Ruleset;
+use crate::domain::transform::Effect;
+use crate::hot::HotStore;
+use crate::queue::{EventQueue, LogId, Position, ReadError};
+use crate::telemetry::{Lane, Metrics, Outcome};
+use crate::warehouse::{Applied, Batch, StoredPosition, Warehouse, WarehouseError};
+
+/// Hands out the ruleset in force, whose segments the lane materialises.
+pub type RulesetSource = Arc<dyn Fn() -> Option<Arc<Ruleset>> + Send + Sync>;
+
+/// Told how far a partition is, once everything below `next` is applied and published: `(partition, next)`.
+pub type Passed = Arc<dyn Fn(u16, u64) + Send + Sync>;
+
+/// How long one read waits for records before the loop looks up again.
+const READ_WAIT: Duration = Duration::from_secs(1);
+
+/// How often the log is trimmed. Trimming deletes whole segments, so more often gains nothing.
+const TRIM_EVERY: Duration = Duration::from_secs(10);
+
+/// Why a lane stopped. The log keeps its events; the message names the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum LaneError {
+    #[error("the fast lane cannot read the log: {0}")]
+    Read(#[from] ReadError),
+    #[error("the fast lane cannot write the warehouse: {0}")]
+    Warehouse(#[from] WarehouseError),
+}
+
+/// Folds one partition of the log into the warehouse and publishes what it wrote to the hot store.
+pub struct FastLane {
+    pub queue: Arc<dyn EventQueue>,
+    pub warehouse: Arc<dyn Warehouse>,
+    pub hot: Arc<dyn HotStore>,
+    pub ruleset: RulesetSource,
+    pub passed: Passed,
+    pub metrics: Metrics,
+    pub partition: u16,
+    pub limits: BatchLimits,
+    /// How long event ids are remembered; older events are refused into quarantine.
+    pub dedupe_window: Duration,
+}
+
+impl fmt::Debug for FastLane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FastLane")
+            .field("partition", &self.partition)
+            .finish_non_exhaustive()
+    }
+}
+
+impl FastLane {
+    /// Runs until `stop` is cancelled; the batch under way is finished first.
+    ///
+    /// # Errors
+    /// [`LaneError`] for what time does not heal. Everything else is retried.
+    pub async fn run(&self, stop: CancellationToken) -> Result<(), LaneError> {
+        self.metrics.lane_running(Lane::Fast, true);
+        let ended = self.drive(&stop).await;
+        self.metrics.lane_running(Lane::Fast, false);
+        ended
+    }
+
+    async fn drive(&self, stop: &CancellationToken) -> Result<(), LaneError> {
+        let mut backoff = Backoff::new();
+        while !stop.is_cancelled() {
+            let Some(position) = self.position(&mut backoff, stop).await? else {
+                break;
+            };
+            self.follow(position, &mut backoff, stop).await?;
+        }
+        Ok(())
+    }
+
+    /// Where the warehouse stands: its stored position, else the start of the log. `None` when told to stop.
+    async fn position(
+        &self,
+        backoff: &mut Backoff,
+        stop: &CancellationToken,
+    ) -> Result<Option<(Position, Option<StoredPosition>)>, LaneError> {
+        loop {
+            match self.try_position().await {
+                Ok(position) => return Ok(Some(position)),
+                Err(error) if next_step(&error) == Next::Stop => return Err(error),
+                Err(error) => tracing::warn!(error = %error, "the fast lane waits for its stores"),
+            }
+            if pause(backoff.wait(), stop).await {
+                return Ok(None);
+            }
+        }
+    }
+
+    async fn try_position(&self) -> Result<(Position, Option<StoredPosition>), LaneError> {
+        let stored = self.warehouse.position(self.partition).await?;
+        let position = match stored {
+            Some(stored) => Position {
+                log_id: LogId(stored.log_id),
+                partition: self.partition,
+                offset: stored.offset,
+            },
+            // A new warehouse reads from the very first record; if that was trimmed, the read says so.
+            None => {
+                let extent = self.queue.extent(self.partition).await?;
+                Position {
+                    log_id: extent.log_id,
+                    partition: self.partition,
+                    offset: 0,
+                }
+            }
+        };
+        Ok((position, stored))
+    }
+
+    /// Applies batch after batch until told to stop, or until the position has to be read again.
+    async fn follow(
+        &self,
+        (mut position, mut stored): (Position, Option<StoredPosition>),
+        backoff: &mut Backoff,
+        stop: &CancellationToken,
+    ) -> Result<(), LaneError> {
+        (self.passed)(self.partition, position.offset);
+        let mut trimmed_at = Instant::now();
+        loop {
+            let read = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                read = gather(&*self.queue, position, self.limits, READ_WAIT) => read,
+            };
+            let gathered = match read {
+                Ok(Some(gathered)) => gathered,
+                Ok(None) => {
+                    self.metrics.lane_lag(Lane::Fast, 0, 0);
+                    self.trim(position, &mut trimmed_at).await;
+                    continue;
+                }
+                Err(error) if after_read_error(&error) == Next::Stop => return Err(error.into()),
+                Err(error) => {
+                    tracing::warn!(error = %error, "the fast lane could not read the log");
+                    pause(backoff.wait(), stop).await;
+                    continue;
+                }
+            };
+            let newest = gathered
+                .effects
+                .last()
+                .map(|(_, effect)| effect.event.received_at);
+            match self.store(gathered, position, stored, backoff, stop).await? {
+                Some(next) => {
+                    backoff.reset();
+                    position.offset = next.offset;
+                    stored = Some(next);
+                }
+                None => return Ok(()),
+            }
+            self.report_lag(position, newest).await;
+            self.trim(position, &mut trimmed_at).await;
+        }
+    }
+
+    /// Applies what was gathered, in pieces if one of its records is poison. Returns the new position, or
+    /// `None` when the position has to be read again or the lane was told to stop.
+    async fn store(
+        &self,
+        gathered: Gathered,
+        from: Position,
+        mut expected: Option<StoredPosition>,
+        backoff: &mut Backoff,
+        stop: &CancellationToken,
+    ) -> Result<Option<StoredPosition>, LaneError> {
+        let unreadable = gathered.unreadable;
+        let mut pieces = vec![Piece {
+            effects: gathered.effects,
+            next: gathered.next,
+        }];
+        while let Some(piece) = pieces.pop() {
+            let next = StoredPosition {
+                log_id: from.log_id.0,
+                partition: self.partition,
+                offset: piece.next,
+            };
+            let first = expected.map_or(from.offset, |position| position.offset);
+            let batch = Batch {
+                expected,
+                next,
+                effects: &piece.effects,
+                unreadable: within(&unreadable, first, piece.next),
+                now: clock::now(),
+                ruleset: None,
+                dedupe_floor: Some(self.dedupe_floor()),
+            };
+            let error = match self.apply(batch).await {
+                Ok(applied) => {
+                    expected = Some(next);
+                    let set_aside = applied.quarantined;
+                    if !self.publish(applied, stop).await {
+                        return Ok(None);
+                    }
+                    (self.passed)(self.partition, next.offset);
+                    let unreadable = within(&unreadable, first, piece.next).len();
+                    self.report(&piece.effects, unreadable, set_aside);
+                    continue;
+                }
+                Err(error) => error,
+            };
+            let next_step = after_warehouse_error(&error);
+            if next_step != Next::Stop {
+                self.metrics.lane_retry(Lane::Fast, outcome_of(&error));
+            }
+            match next_step {
+                Next::Stop => return Err(error.into()),
+                Next::Bisect if piece.is_hopeless() => return Err(error.into()),
+                Next::Bisect => pieces.extend(piece.split(&error)),
+                Next::Reread => {
+                    tracing::warn!(error = %error, "the fast lane reads its position again");
+                    pause(backoff.wait(), stop).await;
+                    if matches!(error, WarehouseError::Unknown(_)) {
+                        self.publish_again(&piece.effects, stop).await;
+                    }
+                    return Ok(None);
+                }
+                Next::Retry => {
+                    tracing::warn!(error = %error, "the fast lane waits for the warehouse");
+                    pieces.push(piece);
+                    if pause(backoff.wait(), stop).await {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+        Ok(expected)
+    }
+
+    async fn apply(&self, mut batch: Batch<'_>) -> Result<Applied, WarehouseError> {
+        let ruleset = (self.ruleset)();
+        batch.ruleset = ruleset.as_deref();
+        let started = Instant::now();
+        let applied = self.warehouse.apply(&batch).await;
+        let outcome = applied.as_ref().map_or_else(outcome_of, |_| Outcome::Ok);
+        self.metrics
+            .lane_batch(Lane::Fast, outcome, batch.effects.len(), started.elapsed());
+        applied
+    }
+
+    fn dedupe_floor(&self) -> Timestamp {
+        let window_ms = i64::try_from(self.dedupe_window.as_millis()).unwrap_or(i64::MAX);
+        Timestamp(clock::now().0.saturating_sub(window_ms))
+    }
+
+    async fn report_lag(&self, position: Position, newest: Option<Timestamp>) {
+        let Ok(extent) = self.queue.extent(self.partition).await else {
+            return;
+        };
+        let records = extent.next.saturating_sub(position.offset);
+        // What is behind came after `newest`, so its age is a bound.
+        let age = newest.filter(|_| records > 0).map_or(Duration::ZERO, since);
+        self.metrics.lane_lag(
+            Lane::Fast,
+            records,
+            u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
+        );
+        self.metrics.log_size(extent.size_bytes);
+    }
+
+    /// Reports how fresh the oldest event of a stored piece is, and what of it was quarantined: `set_aside` in all.
+    fn report(&self, effects: &[(u64, Effect)], unreadable: usize, set_aside: u64) {
+        if let Some((_, oldest)) = effects.first() {
+            self.metrics
+                .freshness(Lane::Fast, since(oldest.event.received_at));
+        }
+        let mut known = 0;
+        let codes = effects
+            .iter()
+            .filter_map(|(_, effect)| Some(&*effect.quarantine.as_ref()?.0));
+        for code in codes.chain(std::iter::repeat_n(UNREADABLE, unreadable)) {
+            self.metrics.quarantined(code);
+            known += 1;
+        }
+        // The one reason that the warehouse alone finds.
+        for _ in known..set_aside {
+            self.metrics.quarantined(TOO_OLD);
+        }
+    }
+
+    async fn trim(&self, position: Position, trimmed_at: &mut Instant) {
+        if trimmed_at.elapsed() < TRIM_EVERY {
+            return;
+        }
+        *trimmed_at = Instant::now();
+        if let Err(error) = self.queue.trim(position).await {
+            tracing::warn!(error = %error, "the log could not be trimmed");
+        }
+    }
+}
+
+/// A run of effects that one transaction takes on.
+struct Piece {
+    effects: Vec<(u64, Effect)>,
+    /// One past its last record.
+    next: u64,
+}
+
+impl Piece {
+    /// A single event that was already stripped to its quarantine row, or no event at all.
+    fn is_hopeless(&self) -> bool {
+        match &self.effects[..] {
+            [] => true,
+            [(_, effect)] => effect.quarantine.is_some(),
+            _ => false,
+        }
+    }
+
+    /// Two halves, the later one first (pieces are taken from the end); a single event is stripped instead.
+    fn split(mut self, error: &WarehouseError) -> Vec<Piece> {
+        if let [(_, effect)] = &mut self.effects[..] {
+            *effect = poisoned(effect, &error.to_string());
+            return vec![self];
+        }
+        let later = self.effects.split_off(self.effects.len() / 2);
+        let boundary = later.first().map_or(self.next, |(offset, _)| *offset);
+        vec![
+            Piece {
+                effects: later,
+                next: self.next,
+            },
+            Piece {
+                effects: self.effects,
+                next: boundary,
+            },
+        ]
+    }
+}
+
+/// The unreadable records with offsets from `first` up to `next`, exclusive.
+fn within(unreadable: &[(u64, Bytes, String)], first: u64, next: u64) -> &[(u64, Bytes, String)] {
+    let start = unreadable.partition_point(|(offset, ..)| *offset < first);
+    let end = unreadable.partition_point(|(offset, ..)| *offset < next);
+    unreadable.get(start..end).unwrap_or(&[])
+}
+
+/// The time since `then`; zero where the clock was set back.
+fn since(then: Timestamp) -> Duration {
+    Duration::from_millis(u64::try_from(clock::now().0.saturating_sub(then.0)).unwrap_or(0))
+}
+
+fn outcome_of(error: &WarehouseError) -> Outcome {
+    match error {
+        WarehouseError::PositionMoved { .. } => Outcome::Moved,
+        WarehouseError::Unknown(_) => Outcome::Unknown,
+        WarehouseError::Unavailable(_) => Outcome::Unavailable,
+        WarehouseError::Rejected(_) => Outcome::Rejected,
+        WarehouseError::Inconsistent(_) => Outcome::Failed,
+    }
+}
+
+fn next_step(error: &LaneError) -> Next {
+    match error {
+        LaneError::Read(error) => after_read_error(error),
+        LaneError::Warehouse(error) => after_warehouse_error(error),
+    }
+}
+
+/// Sleeps; true when told to stop meanwhile.
+pub(super) async fn pause(wait: Duration, stop: &CancellationToken) -> bool {
+    tokio::select! {
+        () = stop.cancelled() => true,
+        () = tokio::time::sleep(wait) => false,
+    }
+}

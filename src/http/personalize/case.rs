@@ -1,0 +1,239 @@
+//! One request's facts, gathered, and what is made of them: the decision's input, the frame of the answer, the record.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::domain::consent::{Choice, ConsentStatement};
+use crate::domain::decision::{self, Decision, ProfileState};
+use crate::domain::ids::{Shop, SubjectId, Timestamp};
+use crate::domain::profile::{Cart, CartLine};
+use crate::domain::ruleset::Ruleset;
+use crate::domain::transform::{AssignmentMade, DecisionSubject, PlacementServed};
+use crate::http::answer::{Degraded, Frame};
+use crate::http::ask::Ask;
+use crate::ingest::Receipt;
+use crate::profiles::{Read, Viewer};
+use crate::recorder::Served;
+
+/// Who a request is about, as pseudonyms, as far as it is proven.
+pub(super) struct Shopper {
+    pub(super) user: Option<SubjectId>,
+    pub(super) anonymous: Option<SubjectId>,
+    pub(super) session: Option<String>,
+    pub(super) follows_link: bool,
+}
+
+impl Shopper {
+    pub(super) fn has_id(&self) -> bool {
+        self.user.is_some() || self.anonymous.is_some()
+    }
+
+    pub(super) fn viewer(&self) -> Viewer<'_> {
+        Viewer {
+            user: self.user.as_ref(),
+            anonymous: self.anonymous.as_ref(),
+            follows_link: self.follows_link,
+        }
+    }
+
+    pub(super) fn into_subject(self) -> DecisionSubject {
+        let Shopper {
+            user,
+            anonymous,
+            session,
+            ..
+        } = self;
+        DecisionSubject {
+            user,
+            anonymous,
+            session: session.map(Arc::from),
+        }
+    }
+}
+
+/// All facts of one request.
+pub(super) struct Case<'a, 'q> {
+    pub(super) shop: &'a Shop,
+    pub(super) ask: &'a Ask<'q>,
+    pub(super) shopper: Shopper,
+    pub(super) read: Read,
+    pub(super) now: Timestamp,
+    pub(super) overloaded: bool,
+    pub(super) receipts: Option<&'a [Receipt]>,
+}
+
+impl Case<'_, '_> {
+    /// The request's cart, in minor units of the request's currency, else of the ruleset's.
+    pub(super) fn cart<'c>(&'c self, ruleset: &Ruleset) -> Option<Cart<'c>> {
+        let lines = self.ask.cart.as_ref()?;
+        let currency = self.ask.currency.as_deref().unwrap_or(ruleset.currency());
+        let mut cart = Cart {
+            lines: Vec::with_capacity(lines.len()),
+            ..Cart::default()
+        };
+        for line in lines {
+            let quantity = i64::from(line.quantity);
+            let amount = line
+                .price
+                .and_then(|price| price.times_to_minor(quantity, currency));
+            cart.total_minor = cart.total_minor.saturating_add(amount.unwrap_or(0));
+            cart.count = cart.count.saturating_add(quantity);
+            let price_minor = line.price.and_then(|price| price.to_minor(currency));
+            cart.lines.push(CartLine {
+                item: &line.sku,
+                quantity,
+                price_minor,
+            });
+        }
+        Some(cart)
+    }
+
+    pub(super) fn request<'c>(
+        &'c self,
+        cart: Option<&'c Cart<'c>>,
+        placements: Option<&'c [&'c str]>,
+    ) -> decision::Request<'c> {
+        decision::Request {
+            user: self.shopper.user.as_ref(),
+            anonymous: self.shopper.anonymous.as_ref(),
+            session: self.shopper.session.as_deref(),
+            placements,
+            cart,
+            currency: self.ask.currency.as_deref(),
+            country: self.ask.country.as_deref(),
+            locale: self.ask.locale.as_deref(),
+            device: self.ask.device.as_deref(),
+            consent: self.ask.consent,
+        }
+    }
+
+    /// Half a profile would pass for a newcomer's, so it counts as none.
+    pub(super) fn profile(&self) -> ProfileState<'_> {
+        match &self.read.document {
+            _ if self.read.incomplete => ProfileState::Unavailable,
+            Some(document) => ProfileState::Known(&document.part),
+            None => ProfileState::Absent,
+        }
+    }
+
+    /// Whether nothing that points at the shopper may be kept of this decision: analytics is denied by the request or,
+    /// where that says nothing, as the profile remembers.
+    pub(super) fn is_anonymous(&self) -> bool {
+        let remembered = || {
+            let document = self.read.document.as_ref();
+            document.is_some_and(|document| !document.part.analytics_allowed(Choice::Granted))
+        };
+        match self.ask.consent.analytics {
+            Some(choice) => choice == Choice::Denied,
+            None => remembered(),
+        }
+    }
+
+    pub(super) fn degraded(&self) -> Degraded {
+        let mut degraded = Degraded::default();
+        degraded.note(Degraded::HOT, self.read.failed.hot);
+        degraded.note(Degraded::WAREHOUSE, self.read.failed.warehouse);
+        degraded.note(Degraded::PROFILE, self.read.incomplete);
+        degraded.note(Degraded::OVERLOAD, self.overloaded);
+        degraded
+    }
+
+    pub(super) fn frame(&self, decision_id: Uuid, degraded: Degraded) -> Frame<'_> {
+        let stored_at = self.read.stored_at();
+        let age_ms = stored_at.map(|at| u64::try_from(self.now.0.saturating_sub(at.0)).unwrap_or(0));
+        let known = self.read.document.is_some() && !self.read.incomplete;
+        Frame {
+            decision_id,
+            known,
+            source: self.read.source,
+            age_ms,
+            degraded,
+            receipts: self.receipts,
+        }
+    }
+
+    /// The record, but for what the case itself will give away: the subject and the profile.
+    pub(super) fn served(
+        &self,
+        decision: &Decision<'_>,
+        request: &decision::Request<'_>,
+        id: Uuid,
+        ruleset_version: u64,
+    ) -> Served {
+        let placements = decision.placements.iter().map(|placement| PlacementServed {
+            placement: placement.name.into(),
+            experience: placement.experience.map(Arc::from),
+            variant: placement.variant.map(Arc::from),
+            reason: placement.reason.as_str().into(),
+        });
+        let assigned = decision.assigned.iter();
+        let assigned = assigned.map(|(experiment, variant)| AssignmentMade {
+            experiment: (*experiment).into(),
+            variant: (*variant).into(),
+        });
+        Served {
+            shop: self.shop.clone(),
+            subject: DecisionSubject::default(),
+            consent: self.ask.consent,
+            decision_id: id,
+            decided_at: self.now,
+            ruleset_version,
+            placements: placements.collect(),
+            assigned: assigned.collect(),
+            capped: decision
+                .served
+                .iter()
+                .map(|experience| Arc::from(*experience))
+                .collect(),
+            request: request_facts(request, !self.is_anonymous() && !self.read.incomplete),
+            profile: None,
+        }
+    }
+}
+
+/// The request as the decision saw it, as JSON text: pseudonyms, no raw identifiers; none at all where the shopper denied
+/// analytics, or may have done so as far as could be read.
+fn request_facts(request: &decision::Request<'_>, named: bool) -> String {
+    #[derive(Serialize)]
+    struct Line<'a> {
+        item: &'a str,
+        quantity: i64,
+        price_minor: Option<i64>,
+    }
+    #[derive(Serialize)]
+    struct Facts<'a> {
+        user: Option<&'a SubjectId>,
+        anonymous: Option<&'a SubjectId>,
+        session: Option<&'a str>,
+        placements: Option<&'a [&'a str]>,
+        cart: Option<Vec<Line<'a>>>,
+        currency: Option<&'a str>,
+        country: Option<&'a str>,
+        locale: Option<&'a str>,
+        device: Option<&'a str>,
+        consent: ConsentStatement,
+    }
+    fn line<'a>(line: &CartLine<'a>) -> Line<'a> {
+        Line {
+            item: line.item,
+            quantity: line.quantity,
+            price_minor: line.price_minor,
+        }
+    }
+    let facts = Facts {
+        user: request.user.filter(|_| named),
+        anonymous: request.anonymous.filter(|_| named),
+        session: request.session.filter(|_| named),
+        placements: request.placements,
+        cart: request.cart.map(|cart| cart.lines.iter().map(line).collect()),
+        currency: request.currency,
+        country: request.country,
+        locale: request.locale,
+        device: request.device,
+        consent: request.consent,
+    };
+    // A struct of strings and numbers always serialises.
+    serde_json::to_string(&facts).unwrap_or_default()
+}

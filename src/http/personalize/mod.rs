@@ -1,0 +1,381 @@
+//! `GET` and `POST /personalize`: identify, read, decide, answer, record.
+//!
+//! A valid request is answered 200 within its deadline whatever is broken, with every requested placement filled
+//! (invariant 5). Only what the caller got wrong is an error, and events sent along that could not be made durable,
+//! since an answer would acknowledge them.
+//!
+//! Who sees what (invariant 8):
+//!
+//! | key | ids | sees |
+//! |---|---|---|
+//! | public | `anonymous_id` | the guest's own part |
+//! | public | `user_id` and its `user_token` | that user; with `anonymous_id` also that guest, unless it is somebody else's |
+//! | public | `user_id` alone | a 403 |
+//! | server | any | everything; a guest who belongs to a user is that user |
+
+mod along;
+mod case;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
+use serde_json::value::RawValue;
+use smallvec::SmallVec;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use self::along::with_ids;
+use self::case::{Case, Shopper};
+use super::Settings;
+use super::answer::{Answer, Degraded, Timing, respond};
+use super::ask::{Ask, AskBody};
+use super::decision_id::decision_id;
+use super::error::{Code, Problem, ProblemBody};
+use super::extract::{BodyLimits, authenticate, presented_key};
+use crate::clock;
+use crate::deadline::Deadline;
+use crate::domain::decision::{self, Decision, Filling, PlacementDecision, Reason, Terms};
+use crate::domain::event::Body;
+use crate::domain::ids::{IdKind, PseudonymKey, Timestamp};
+use crate::domain::recommend::Population;
+use crate::domain::ruleset::Ruleset;
+use crate::domain::transform::DecisionSubject;
+use crate::domain::user_token::UserTokenKey;
+use crate::ingest::{Ingest, Origin, Receipt};
+use crate::keys::{ApiKey, KeyKind, KeyRing};
+use crate::population::Populations;
+use crate::profiles::{ProfileReader, Read};
+use crate::recorder::{Recorder, Served};
+use crate::rulesets::Rulesets;
+use crate::telemetry::{Metrics, Route};
+
+#[derive(Debug)]
+pub(super) struct Personalize {
+    pub(super) settings: Settings,
+    pub(super) keys: Arc<KeyRing>,
+    pub(super) pseudonym_key: PseudonymKey,
+    pub(super) user_token_key: Option<UserTokenKey>,
+    pub(super) profiles: ProfileReader,
+    pub(super) rulesets: Arc<Rulesets>,
+    pub(super) populations: Arc<Populations>,
+    pub(super) ingest: Arc<Ingest>,
+    pub(super) recorder: Recorder,
+    pub(super) bodies: Arc<BodyLimits>,
+    /// Requests that may read profiles at once. Beyond it an answer does without.
+    pub(super) places: Semaphore,
+    pub(super) metrics: Metrics,
+}
+
+/// What to show this shopper now.
+///
+/// A valid request is answered within its deadline whatever is broken, with every requested placement filled, if
+/// only with its fallback; `degraded` says what could not be taken into account. Without any id the answer depends
+/// on the cart and the page alone, and nothing is stored.
+#[utoipa::path(
+    get, path = "/personalize", operation_id = "getPersonalize", tag = "personalize",
+    params(
+        ("key" = Option<String>, Query, description = "A public API key, where no header can be sent"),
+        ("user_id" = Option<String>, Query, description = "With a public key it needs `user_token`"),
+        ("user_token" = Option<String>, Query, description = "`kid.exp.mac`, made by the shop's back end; proves `user_id`"),
+        ("anonymous_id" = Option<String>, Query, description = "With a public key it shows what this guest did, nobody else"),
+        ("session_id" = Option<String>, Query, description = "Counts frequency caps per session"),
+        ("placements" = Option<String>, Query, description = "Names, separated by commas; all, where absent or empty", example = "payment_methods,promo"),
+        ("cart" = Option<String>, Query, description = "`SKU:QTY[:PRICE],…`, each SKU percent-encoded; at most 200 lines. Goes before the profile's cart", example = "85123A:2:2.55,22423:1"),
+        ("currency" = Option<String>, Query, description = "Of the cart's prices, ISO 4217; the ruleset's, where absent", example = "GBP"),
+        ("country" = Option<String>, Query, description = "ISO 3166-1 alpha-2", example = "GB"),
+        ("locale" = Option<String>, Query, description = "BCP 47", example = "en-GB"),
+        ("device" = Option<String>, Query, description = "Such as `mobile`"),
+        ("consent" = Option<String>, Query, description = "`purpose:choice,…`; what cannot be read is denied", example = "analytics:granted,personalization:denied"),
+        ("deadline_ms" = Option<u64>, Query, description = "1 to 60000; may shorten the configured budget, never lengthen it"),
+        ("explain" = Option<bool>, Query, description = "How the decision came about; server key only"),
+    ),
+    responses(
+        (status = 200, description = "Every requested placement", body = Answer, headers(
+            ("Server-Timing" = String, description = "How long the steps took"))),
+        (status = 400, description = "A parameter is not valid", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, description = "No key, or an unknown one", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, description = "The key, or the `user_token`, does not allow this", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+    security(("key" = []), ("basic" = []), ("url_key" = [])),
+)]
+pub(super) async fn get(State(service): State<Arc<Personalize>>, request: Request) -> Response {
+    let started = Instant::now();
+    let (parts, _) = request.into_parts();
+    let answer = service.answer_query(&parts, started).await;
+    service.respond(Route::GetPersonalize, started, answer)
+}
+
+/// What to show this shopper now, after what they just did.
+///
+/// Says the same as `GET /personalize`, as JSON, plus `events`: these are appended durably *and* counted in this
+/// answer, which carries a receipt for each. If they cannot be made durable, the answer is a 503.
+#[utoipa::path(
+    post, path = "/personalize", operation_id = "postPersonalize", tag = "personalize",
+    params(("key" = Option<String>, Query, description = "A public API key, where no header can be sent")),
+    request_body(content((super::openapi::PersonalizeBody = "application/json"), (String = "text/plain"))),
+    responses(
+        (status = 200, description = "Every requested placement", body = Answer, headers(
+            ("Server-Timing" = String, description = "How long the steps took"))),
+        (status = "4XX", description = "The request is not valid", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "The events are not acknowledged; send them again after `Retry-After` seconds", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+    security(("key" = []), ("basic" = []), ("url_key" = [])),
+)]
+pub(super) async fn post(State(service): State<Arc<Personalize>>, request: Request) -> Response {
+    let started = Instant::now();
+    let answer = service.answer_body(request).await;
+    service.respond(Route::PostPersonalize, started, answer)
+}
+
+impl Personalize {
+    async fn answer_query(&self, parts: &Parts, started: Instant) -> Result<Response, Problem> {
+        let key = authenticate(&self.keys, presented_key(parts)?.as_ref(), None)?;
+        let ask = Ask::from_query(parts.uri.query().unwrap_or_default())?;
+        let now = clock::now();
+        let shopper = self.identify(key, &ask, now)?;
+        let deadline = self.deadline(&ask, started);
+        Ok(self.answer(key, &ask, shopper, now, deadline, None).await)
+    }
+
+    async fn answer_body(&self, request: Request) -> Result<Response, Problem> {
+        let (parts, body) = request.into_parts();
+        let presented = presented_key(&parts)?;
+        if presented.is_some() {
+            // Nobody unknown makes us read a body.
+            authenticate(&self.keys, presented.as_ref(), None)?;
+        }
+        let held = self.bodies.read(&parts.headers, body).await?;
+        let mut body = AskBody::parse(&held.bytes)?;
+        let key = authenticate(&self.keys, presented.as_ref(), body.key.as_deref())?;
+        let events = body.events.take().unwrap_or_default();
+        let ask = body.into_ask()?;
+        // The budget is for our part, not for the shopper's uplink.
+        let deadline = self.deadline(&ask, Instant::now());
+        let now = clock::now();
+        let shopper = self.identify(key, &ask, now)?;
+        let receipts = if events.is_empty() {
+            None
+        } else {
+            Some(self.take(key, &ask, &events, now, deadline).await?)
+        };
+        Ok(self
+            .answer(key, &ask, shopper, now, deadline, receipts.as_deref())
+            .await)
+    }
+
+    fn respond(&self, route: Route, started: Instant, answer: Result<Response, Problem>) -> Response {
+        let response = answer.unwrap_or_else(Problem::into_response);
+        self.metrics
+            .request(route, response.status().as_u16(), started.elapsed());
+        response
+    }
+
+    fn deadline(&self, ask: &Ask<'_>, started: Instant) -> Deadline {
+        let asked = ask.deadline_ms.map_or(Duration::MAX, Duration::from_millis);
+        Deadline::at(started, self.settings.budget.min(asked))
+    }
+
+    /// Pseudonyms of whoever the request may speak for.
+    fn identify(&self, key: &ApiKey, ask: &Ask<'_>, now: Timestamp) -> Result<Shopper, Problem> {
+        let is_server = key.kind == KeyKind::Server;
+        if ask.explain && !is_server {
+            return Err(Code::ServerKeyRequired.into());
+        }
+        if let (Some(user_id), false) = (&ask.user_id, is_server) {
+            let token = ask.user_token.as_deref().ok_or(Code::UserTokenRequired)?;
+            let verified = self
+                .user_token_key
+                .as_ref()
+                .map(|k| k.verify(&key.shop, user_id, token, now));
+            match verified {
+                Some(Ok(())) => {}
+                Some(Err(error)) => return Err(Problem::new(Code::InvalidUserToken, error.to_string())),
+                None => return Err(Code::InvalidUserToken.into()),
+            }
+        }
+        let session = ask.session_id.as_deref();
+        Ok(Shopper {
+            user: ask
+                .user_id
+                .as_deref()
+                .map(|id| self.pseudonym_key.user(&key.shop, id)),
+            anonymous: ask
+                .anonymous_id
+                .as_deref()
+                .map(|id| self.pseudonym_key.anonymous(&key.shop, id)),
+            session: session.map(|id| self.pseudonym_key.pseudonym(IdKind::Session, &key.shop, id)),
+            follows_link: is_server,
+        })
+    }
+
+    /// Makes events durable that came along. They are in the overlay then, where the read finds them.
+    async fn take(
+        &self,
+        key: &ApiKey,
+        ask: &Ask<'_>,
+        events: &[&RawValue],
+        now: Timestamp,
+        deadline: Deadline,
+    ) -> Result<Vec<Receipt>, Problem> {
+        let bytes = with_ids(events, ask);
+        let body = Body::parse(&bytes, self.ingest.limits().max_events)?;
+        let origin = Origin {
+            shop: &key.shop,
+            source: key.kind.into(),
+        };
+        let accepted = deadline.bound(self.ingest.accept(&body, origin, now)).await;
+        Ok(accepted.map_err(|_| Code::OutcomeUnknown)??)
+    }
+
+    /// From here on nothing fails.
+    async fn answer(
+        &self,
+        key: &ApiKey,
+        ask: &Ask<'_>,
+        shopper: Shopper,
+        now: Timestamp,
+        deadline: Deadline,
+        receipts: Option<&[Receipt]>,
+    ) -> Response {
+        let started = Instant::now();
+        let place = self.places.try_acquire();
+        let read = match &place {
+            Ok(_) => self.profiles.read(shopper.viewer(), deadline).await,
+            Err(_) => Read {
+                incomplete: shopper.has_id(),
+                ..Read::NOBODY
+            },
+        };
+        let read_at = Instant::now();
+        let case = Case {
+            shop: &key.shop,
+            ask,
+            shopper,
+            read,
+            now,
+            overloaded: place.is_err(),
+            receipts,
+        };
+        let body = self.decide(case);
+        let timing = Timing {
+            profile_us: micros(read_at - started),
+            decide_us: micros(read_at.elapsed()),
+        };
+        respond(body, timing)
+    }
+
+    /// Decides, hands the record over, and writes the answer.
+    fn decide(&self, case: Case<'_, '_>) -> Vec<u8> {
+        let Some(ruleset) = self.rulesets.current() else {
+            return self.without_ruleset(&case);
+        };
+        let population = self.populations.current();
+        // Taken before anything is decided; nobody unknown is recorded.
+        let permit = if case.shopper.has_id() {
+            self.recorder.permit()
+        } else {
+            None
+        };
+        let id = decision_id(case.now);
+        let (body, served) = self.fill(&case, id, &ruleset, &population, permit.is_some());
+        match (permit, served) {
+            (Some(permit), Some(served)) => {
+                let (subject, profile) = match case.is_anonymous() {
+                    true => (DecisionSubject::default(), None),
+                    false => (case.shopper.into_subject(), case.read.into_bytes()),
+                };
+                permit.record(Served {
+                    subject,
+                    profile,
+                    ..served
+                });
+            }
+            (Some(permit), None) => permit.skip(),
+            (None, Some(_)) => self.recorder.refuse(),
+            (None, None) => {}
+        }
+        body
+    }
+
+    /// The answer, and its record where there is to be one.
+    fn fill(
+        &self,
+        case: &Case<'_, '_>,
+        id: Uuid,
+        ruleset: &Ruleset,
+        population: &Population,
+        record_permit: bool,
+    ) -> (Vec<u8>, Option<Served>) {
+        let cart = case.cart(ruleset);
+        let names = case.ask.placements.as_ref();
+        let names: Option<SmallVec<[&str; 4]>> =
+            names.map(|names| names.iter().map(|name| &**name).collect());
+        let request = case.request(cart.as_ref(), names.as_deref());
+        let terms = Terms {
+            consent_default: self.settings.consent_default,
+            record_permit,
+            explain: case.ask.explain,
+        };
+        let decision = decision::decide(ruleset, population, case.profile(), &request, case.now, &terms);
+        let recorded = case.shopper.has_id() && self.is_recorded(&decision, id);
+        let mut degraded = case.degraded();
+        degraded.note(
+            Degraded::DECISIONS,
+            decision.experiment_withheld || (recorded && !record_permit),
+        );
+        let body = case.frame(id, degraded).write(&decision);
+        self.count(&decision, degraded);
+        (
+            body,
+            recorded.then(|| case.served(&decision, &request, id, ruleset.version())),
+        )
+    }
+
+    /// Whatever is asked for, with nothing in it: this node has no ruleset yet and isn't ready.
+    fn without_ruleset(&self, case: &Case<'_, '_>) -> Vec<u8> {
+        let names = case.ask.placements.iter().flatten();
+        let placements = names.map(|name| PlacementDecision {
+            name,
+            experience: None,
+            variant: None,
+            filling: Filling::Content(None),
+            reason: Reason::Degraded,
+        });
+        let decision = Decision {
+            placements: placements.collect(),
+            ..Decision::default()
+        };
+        let mut degraded = case.degraded();
+        degraded.note(Degraded::RULESET, true);
+        self.count(&decision, degraded);
+        case.frame(decision_id(case.now), degraded).write(&decision)
+    }
+
+    /// Always what depends on an experiment or touches the profile; of the rest, a share by the id's random bits.
+    fn is_recorded(&self, decision: &Decision<'_>, id: Uuid) -> bool {
+        let needed =
+            decision.experiment_served || !decision.assigned.is_empty() || !decision.served.is_empty();
+        let drawn = (id.as_u128() & u128::from(u32::MAX)) as f64 / (f64::from(u32::MAX) + 1.0);
+        needed || drawn < self.settings.record_share
+    }
+
+    fn count(&self, decision: &Decision<'_>, degraded: Degraded) {
+        for placement in &decision.placements {
+            self.metrics.decision(placement.kind(), placement.reason.as_str());
+        }
+        for name in degraded.names() {
+            self.metrics.degraded(name);
+        }
+        if decision.errors > 0 {
+            self.metrics.condition_errors(u64::from(decision.errors));
+        }
+    }
+}
+
+fn micros(elapsed: Duration) -> u64 {
+    u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
+}

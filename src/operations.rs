@@ -1,0 +1,117 @@
+//! What operators ask of a running node: where its lanes are, and a new ruleset in force.
+//!
+//! Why a use case of its own: a `disk:` log and its warehouse belong to one process, so `import` and `apply` work
+//! through it while it runs.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::ids::{Shop, Timestamp};
+use crate::domain::ruleset::{Ruleset, RulesetErrors};
+use crate::ingest::PARTITION;
+use crate::queue::{EventQueue, ReadError};
+use crate::rulesets::{RefreshError, Rulesets};
+use crate::warehouse::{Warehouse, WarehouseError};
+
+/// Where the log and its views are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    pub log: LogStatus,
+    pub fast_lane: LaneStatus,
+    /// The version in force; null before the first.
+    pub ruleset_version: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogStatus {
+    pub log_id: uuid::Uuid,
+    pub first_offset: u64,
+    /// One past the last durable record.
+    pub next_offset: u64,
+    pub size_bytes: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneStatus {
+    /// The next record to be applied.
+    pub offset: u64,
+    /// Durable records that are not applied.
+    pub lag_records: u64,
+}
+
+/// Why a question of an operator has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum OperationsError {
+    #[error("the log: {0}")]
+    Log(#[from] ReadError),
+    #[error("the warehouse: {0}")]
+    Warehouse(#[from] WarehouseError),
+    #[error("{0}")]
+    Ruleset(RulesetErrors),
+    #[error("the ruleset is stored and not in force yet: {0}")]
+    Refresh(RefreshError),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Operations {
+    queue: Arc<dyn EventQueue>,
+    warehouse: Arc<dyn Warehouse>,
+    rulesets: Arc<Rulesets>,
+    shop: Shop,
+}
+
+impl Operations {
+    /// `shop` is the one that imports belong to.
+    pub fn new(
+        queue: Arc<dyn EventQueue>,
+        warehouse: Arc<dyn Warehouse>,
+        rulesets: Arc<Rulesets>,
+        shop: Shop,
+    ) -> Self {
+        Operations {
+            queue,
+            warehouse,
+            rulesets,
+            shop,
+        }
+    }
+
+    pub fn shop(&self) -> &Shop {
+        &self.shop
+    }
+
+    /// # Errors
+    /// When the log or the warehouse does not answer.
+    pub async fn status(&self) -> Result<Status, OperationsError> {
+        // The position first: the lag is then never less than it was.
+        let position = self.warehouse.position(PARTITION).await?;
+        let extent = self.queue.extent(PARTITION).await?;
+        let offset = position.map_or(extent.first, |position| position.offset);
+        Ok(Status {
+            log: LogStatus {
+                log_id: extent.log_id.0,
+                first_offset: extent.first,
+                next_offset: extent.next,
+                size_bytes: extent.size_bytes,
+            },
+            fast_lane: LaneStatus {
+                offset,
+                lag_records: extent.next.saturating_sub(offset),
+            },
+            ruleset_version: self.rulesets.current().map(|ruleset| ruleset.version()),
+        })
+    }
+
+    /// Checks a ruleset, stores it and puts it in force on this node. Returns its version.
+    ///
+    /// # Errors
+    /// [`OperationsError::Ruleset`] with everything that is wrong with it; nothing is stored then.
+    pub async fn apply(&self, source: &str, now: Timestamp) -> Result<u64, OperationsError> {
+        Ruleset::parse(source, 0).map_err(OperationsError::Ruleset)?;
+        let stored = self.warehouse.store_ruleset(source, now).await?;
+        self.rulesets.refresh().await.map_err(OperationsError::Refresh)?;
+        Ok(stored.version)
+    }
+}

@@ -1,0 +1,84 @@
+//! What a shop's customers do as a whole, refreshed in the background.
+//!
+//! Rankings smooth a shopper's own taste with it and recommendations are drawn from it. It is derived from the
+//! orders in the warehouse, so there is nothing to store or to migrate: a node builds its own.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::ids::Shop;
+use crate::domain::recommend::Population;
+use crate::warehouse::{Warehouse, WarehouseError};
+
+/// The newest order lines that the model is built from. Half a million take about a second to build and some
+/// tens of megabytes while building.
+const MAX_LINES: usize = 500_000;
+
+/// The shortest time between two builds.
+const REFRESH_EVERY: Duration = Duration::from_secs(5);
+
+/// A build may take one part in this many of the time between builds, so it never costs more than 2 % of a core.
+const IDLE_FACTOR: u32 = 50;
+
+/// The population model of one shop.
+#[derive(Debug)]
+pub struct Populations {
+    warehouse: Arc<dyn Warehouse>,
+    shop: Shop,
+    current: ArcSwap<Population>,
+}
+
+impl Populations {
+    /// Starts with an empty model, from which nothing is recommended.
+    pub fn new(warehouse: Arc<dyn Warehouse>, shop: Shop) -> Self {
+        Populations {
+            warehouse,
+            shop,
+            current: ArcSwap::default(),
+        }
+    }
+
+    /// The latest model. Never waits.
+    pub fn current(&self) -> Arc<Population> {
+        self.current.load_full()
+    }
+
+    /// Builds the model anew from the warehouse.
+    ///
+    /// # Errors
+    /// When the warehouse does not answer; the latest model stays.
+    pub async fn refresh(&self) -> Result<(), WarehouseError> {
+        let purchases = self.warehouse.purchases(&self.shop, MAX_LINES).await?;
+        let built = tokio::task::spawn_blocking(move || Population::build(&purchases)).await;
+        match built {
+            Ok(population) => self.current.store(Arc::new(population)),
+            Err(error) => tracing::error!(error = %error, "the population model could not be built"),
+        }
+        Ok(())
+    }
+
+    /// Refreshes until `stop` is cancelled.
+    pub async fn run(&self, stop: CancellationToken) {
+        let mut was_failing = false;
+        loop {
+            let started = Instant::now();
+            match self.refresh().await {
+                Ok(()) => was_failing = false,
+                // An outage is reported when it begins, not every time.
+                Err(_) if was_failing => {}
+                Err(error) => {
+                    was_failing = true;
+                    tracing::warn!(error = %error, "the population model could not be refreshed");
+                }
+            }
+            let pause = REFRESH_EVERY.max(started.elapsed() * IDLE_FACTOR);
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,170 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::overlay::{Overlay, OverlayLimits};
+use crate::domain::consent::{Choice, ConsentStatement};
+use crate::domain::event::{Event, Source};
+use crate::domain::ids::{Environment, PseudonymKey, Shop, SubjectId, Timestamp};
+use crate::domain::profile::{AsOf, Document};
+
+fn shop() -> Shop {
+    Shop::new("acme", Environment::Live).unwrap()
+}
+
+fn guest(name: &str) -> SubjectId {
+    PseudonymKey::new("k1", b"secret").anonymous(&shop(), name)
+}
+
+fn added(id: u64, who: &SubjectId) -> Event {
+    Event {
+        shop: shop(),
+        source: Source::Public,
+        event_id: id.to_string().into(),
+        name: "Product Added".into(),
+        anonymous: Some(who.clone()),
+        user: None,
+        claimed_user: None,
+        session: None,
+        event_time: Timestamp(1_000_000 + i64::try_from(id).unwrap()),
+        received_at: Timestamp(2_000_000),
+        consent: ConsentStatement::default(),
+        quarantine: None,
+        body: Bytes::from_static(br#"{"properties":{"product_id":"85123A","quantity":1}}"#),
+    }
+}
+
+fn folded(overlay: &Overlay, who: &SubjectId, stored: Option<Document>) -> Option<Document> {
+    let mut document = stored;
+    overlay.fold(who, &mut document, true, &AsOf::default());
+    document
+}
+
+fn count(document: Option<&Document>) -> i64 {
+    document.map_or(0, |document| document.part.cart().count)
+}
+
+fn stored_up_to(next: u64) -> Document {
+    let mut document = Document::default();
+    document.as_of.advance(0, next);
+    document
+}
+
+#[test]
+fn events_are_folded_until_a_stored_profile_covers_them() {
+    let (overlay, who) = (Overlay::new(OverlayLimits::default()), guest("a"));
+    for offset in 0..4 {
+        overlay.add(0, offset, added(offset, &who));
+    }
+    assert_eq!(count(folded(&overlay, &who, None).as_ref()), 4);
+    assert_eq!(count(folded(&overlay, &who, Some(stored_up_to(3))).as_ref()), 1);
+    // What was covered is gone for good, what was not stays.
+    assert_eq!(count(folded(&overlay, &who, None).as_ref()), 1);
+    assert_eq!(count(folded(&overlay, &who, Some(stored_up_to(4))).as_ref()), 0);
+    assert_eq!(folded(&overlay, &who, None), None);
+    assert_eq!(folded(&overlay, &guest("b"), None), None);
+}
+
+#[test]
+fn another_identitys_document_covers_and_lets_nothing_go() {
+    let (overlay, who) = (Overlay::new(OverlayLimits::default()), guest("a"));
+    overlay.add(0, 7, added(7, &who));
+    let mut customers = Some(stored_up_to(8));
+    assert!(!overlay.fold(&who, &mut customers, false, &AsOf::default()));
+    assert_eq!(count(folded(&overlay, &who, None).as_ref()), 1);
+}
+
+#[test]
+fn what_the_lane_passed_counts_no_more_although_no_profile_covers_it() {
+    let (overlay, who) = (Overlay::new(OverlayLimits::default()), guest("a"));
+    // Sent before, by another node or before a restart: the lane drops it, and writes no document.
+    overlay.add(0, 7, added(1, &who));
+    let before = overlay.passed();
+    overlay.lane_passed(0, 8);
+    let fold = |passed: &AsOf| {
+        let mut document = Some(stored_up_to(3));
+        overlay.fold(&who, &mut document, true, passed);
+        count(document.as_ref())
+    };
+    // A read that began before may have found the stores of before.
+    assert_eq!(fold(&before), 1);
+    assert_eq!(fold(&overlay.passed()), 0);
+}
+
+#[test]
+fn an_id_taken_twice_at_once_counts_once() {
+    let (overlay, who) = (Overlay::new(OverlayLimits::default()), guest("a"));
+    overlay.add(0, 0, added(1, &who));
+    let once = overlay.size_bytes();
+    overlay.add(0, 1, added(1, &who));
+    assert_eq!(count(folded(&overlay, &who, None).as_ref()), 1);
+    assert_eq!(overlay.size_bytes(), once);
+}
+
+#[test]
+fn the_overlay_stays_within_its_bounds_and_keeps_the_newest() {
+    let limits = OverlayLimits {
+        max_bytes: 1 << 20,
+        max_events_per_subject: 8,
+        ..OverlayLimits::default()
+    };
+    let overlay = Overlay::new(limits);
+    let busy = guest("busy");
+    for offset in 0..100 {
+        overlay.add(0, offset, added(offset, &busy));
+    }
+    assert_eq!(count(folded(&overlay, &busy, None).as_ref()), 8);
+    for offset in 100..20_000u64 {
+        overlay.add(0, offset, added(offset, &guest(&offset.to_string())));
+    }
+    assert!(
+        overlay.size_bytes() <= limits.max_bytes,
+        "{}",
+        overlay.size_bytes()
+    );
+    assert_eq!(folded(&overlay, &busy, None), None);
+    assert_eq!(count(folded(&overlay, &guest("19999"), None).as_ref()), 1);
+}
+
+#[test]
+fn old_events_are_let_go() {
+    let limits = OverlayLimits {
+        max_age: Duration::ZERO,
+        ..OverlayLimits::default()
+    };
+    let (overlay, who) = (Overlay::new(limits), guest("a"));
+    overlay.add(0, 0, added(0, &who));
+    assert_eq!(folded(&overlay, &who, None), None);
+    assert_eq!(overlay.size_bytes(), 0);
+}
+
+#[test]
+fn what_may_not_be_folded_is_not() {
+    let (overlay, who) = (Overlay::new(OverlayLimits::default()), guest("a"));
+    let denied = ConsentStatement {
+        analytics: Some(Choice::Denied),
+        personalization: None,
+    };
+    overlay.add(
+        0,
+        0,
+        Event {
+            consent: denied,
+            ..added(0, &who)
+        },
+    );
+    // Said nothing, but the profile remembers.
+    overlay.add(0, 1, added(1, &who));
+    overlay.add(
+        0,
+        2,
+        Event {
+            quarantine: Some(Arc::from("invalid_price")),
+            ..added(2, &who)
+        },
+    );
+    let document = folded(&overlay, &who, None);
+    assert_eq!(count(document.as_ref()), 0);
+    assert!(!document.unwrap().part.analytics_allowed(Choice::Granted));
+}

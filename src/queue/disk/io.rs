@@ -1,0 +1,187 @@
+//! The seam between the log and the file system: one folder of files, flat.
+//!
+//! Everything the log does to a disk goes through these two traits, so that a simulated disk
+//! ([`super::sim`]) can lose, tear and reorder what was not synced. Blocking; called from the log's own threads
+//! and from `spawn_blocking`.
+
+use std::any::Any;
+use std::fmt;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Held as long as the folder is in use; dropping it lets another process in.
+pub(super) type Lock = Box<dyn Any + Send>;
+
+/// A folder that holds one log.
+pub(super) trait Folder: Send + Sync + fmt::Debug {
+    /// The folder's name for messages.
+    fn path(&self) -> String;
+    /// `None` when another holder, in this process or another one, has the lock.
+    fn lock(&self) -> io::Result<Option<Lock>>;
+    fn list(&self) -> io::Result<Vec<String>>;
+    /// Creates an empty file, or empties an existing one.
+    fn create(&self, name: &str) -> io::Result<Arc<dyn BlockFile>>;
+    fn open(&self, name: &str) -> io::Result<Arc<dyn BlockFile>>;
+    /// Replaces `to` if it exists.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// Makes creations, renames and removals durable.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// An open file, read and written at positions.
+pub(super) trait BlockFile: Send + Sync + fmt::Debug {
+    fn size_bytes(&self) -> io::Result<u64>;
+    /// Fills `buffer` from `at`; fewer bytes are returned only at the end of the file.
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize>;
+    /// Writes all of `bytes`. After an error any part of them may be in the file.
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()>;
+    /// Grows the file to `size_bytes` and reserves the room, without writing: what is new reads as zeros. `Unsupported` where the
+    /// file system cannot.
+    fn reserve(&self, size_bytes: u64) -> io::Result<()>;
+    /// Makes what was written durable, with the file's size.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// Whether an error says that there is no room, as opposed to a broken disk.
+pub(super) fn is_no_space(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
+}
+
+/// A folder of the real file system.
+#[derive(Debug)]
+pub(super) struct LocalFolder {
+    path: PathBuf,
+}
+
+impl LocalFolder {
+    /// Opens the folder, creating it, its parents and their directory entries durably.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let absent: Vec<&Path> = path.ancestors().take_while(|at| !at.exists()).collect();
+        std::fs::create_dir_all(path)?;
+        for made in absent {
+            let parent = match made.parent() {
+                Some(parent) if !parent.as_os_str().is_empty() => parent,
+                _ => Path::new("."),
+            };
+            File::open(parent)?.sync_all()?;
+        }
+        Ok(LocalFolder {
+            path: path.to_owned(),
+        })
+    }
+}
+
+impl Folder for LocalFolder {
+    fn path(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn lock(&self) -> io::Result<Option<Lock>> {
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(self.path.join("lock"))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Box::new(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&self.path)? {
+            // A name that is not UTF-8 is not one of ours.
+            names.extend(entry?.file_name().into_string());
+        }
+        Ok(names)
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn BlockFile>> {
+        let path = self.path.join(name);
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .read(true)
+            .write(true)
+            .open(path)?;
+        Ok(Arc::new(LocalFile(file)))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn BlockFile>> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(self.path.join(name))?;
+        Ok(Arc::new(LocalFile(file)))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        std::fs::rename(self.path.join(from), self.path.join(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        std::fs::remove_file(self.path.join(name))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        File::open(&self.path)?.sync_all()
+    }
+}
+
+#[derive(Debug)]
+struct LocalFile(File);
+
+impl BlockFile for LocalFile {
+    fn size_bytes(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        let mut filled = 0;
+        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match self.0.read_at(rest, at + filled as u64) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, at)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn reserve(&self, size_bytes: u64) -> io::Result<()> {
+        use std::os::fd::AsRawFd as _;
+        let size = libc::off_t::try_from(size_bytes).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        // SAFETY: the descriptor is open as long as `self.0` lives, and no memory is passed.
+        match unsafe { libc::fallocate(self.0.as_raw_fd(), 0, 0, size) } {
+            0 => Ok(()),
+            _ => Err(match io::Error::last_os_error() {
+                error if error.raw_os_error() == Some(libc::EOPNOTSUPP) => io::ErrorKind::Unsupported.into(),
+                error => error,
+            }),
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn reserve(&self, _size_bytes: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}

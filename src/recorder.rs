@@ -1,0 +1,246 @@
+//! Decision records on their way into the log, off the request's path.
+//!
+//! - A [`Permit`] is a place in a bounded queue, taken *before* the decision. Where none is free no experiment takes
+//!   part, so the loss of records cannot correlate with a variant.
+//! - One worker gathers records for [`LINGER`] and appends them together. While the log is full it tries again and
+//!   again; meanwhile the places run out, and permits with them.
+//! - On stop no more permits are given, and what was permitted is appended before [`RecorderWorker::run`] returns;
+//!   so the worker stops after the listeners and before the log.
+//! - A record that touches the profile (a first assignment, a capped serving) enters the overlay once it is durable,
+//!   so that the next decision on this node counts it.
+//!
+//! A crash loses the records of the last few milliseconds; their answers were never acknowledged to anybody.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::consent::ConsentStatement;
+use crate::domain::event::Event;
+use crate::domain::ids::{Shop, Timestamp};
+use crate::domain::transform::{AssignmentMade, DecisionRecord, DecisionSubject, PlacementServed};
+use crate::ingest::PARTITION;
+use crate::profiles::Overlay;
+use crate::queue::{AppendError, EventQueue};
+use crate::telemetry::{Metrics, Outcome, Record};
+
+/// Records waiting at once: a second of a busy node's experiments, some tens of megabytes at the very most.
+const PLACES: usize = 4_096;
+
+/// Records appended together at most.
+const MAX_BATCH: usize = 512;
+
+/// Higher: a crash loses more records. Lower: more appends, each of which costs a flush of the disk.
+const LINGER: Duration = Duration::from_millis(5);
+
+/// The pause before a refused append is tried again.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+
+/// Higher: a hanging log holds up the stop for as long. Lower: a slow disk gets the same records twice.
+const APPEND_BUDGET: Duration = Duration::from_secs(5);
+
+/// How long a stopping worker keeps trying. Higher: a full log holds up the stop. Lower: more records are lost.
+const STOP_BUDGET: Duration = Duration::from_secs(2);
+
+/// What was decided, with all that is needed to decide it again.
+#[derive(Debug)]
+pub struct Served {
+    pub shop: Shop,
+    pub subject: DecisionSubject,
+    pub consent: ConsentStatement,
+    pub decision_id: uuid::Uuid,
+    pub decided_at: Timestamp,
+    pub ruleset_version: u64,
+    pub placements: Vec<PlacementServed>,
+    pub assigned: Vec<AssignmentMade>,
+    pub capped: Vec<Arc<str>>,
+    /// The request's facts as JSON text, without raw identifiers.
+    pub request: String,
+    /// The profile's bytes as they were decided with.
+    pub profile: Option<Bytes>,
+}
+
+impl Served {
+    fn into_event(self, now: Timestamp) -> (Event, bool) {
+        #[derive(Serialize)]
+        struct Facts<'a> {
+            request: &'a RawValue,
+            profile: Option<String>,
+        }
+        let touches_profile = !self.assigned.is_empty() || !self.capped.is_empty();
+        let request = RawValue::from_string(self.request).ok();
+        let facts = Facts {
+            request: request.as_deref().unwrap_or(RawValue::NULL),
+            profile: self.profile.map(|bytes| STANDARD.encode(bytes)),
+        };
+        let record = DecisionRecord {
+            decision_id: self.decision_id.to_string().into(),
+            decided_at: self.decided_at,
+            ruleset_version: self.ruleset_version,
+            placements: self.placements,
+            assigned: self.assigned,
+            capped: self.capped,
+            facts: serde_json::value::to_raw_value(&facts).unwrap_or_else(|_| RawValue::NULL.to_owned()),
+        };
+        (
+            record.to_event(&self.shop, self.subject, self.consent, now),
+            touches_profile,
+        )
+    }
+}
+
+/// Gives permits.
+#[derive(Debug)]
+pub struct Recorder {
+    places: mpsc::Sender<Served>,
+    metrics: Metrics,
+}
+
+/// A place for one record; given back when dropped.
+#[derive(Debug)]
+pub struct Permit<'a> {
+    place: mpsc::Permit<'a, Served>,
+    metrics: &'a Metrics,
+}
+
+impl Recorder {
+    /// A permit, if there is a place free. Never waits.
+    pub fn permit(&self) -> Option<Permit<'_>> {
+        let place = self.places.try_reserve().ok()?;
+        Some(Permit {
+            place,
+            metrics: &self.metrics,
+        })
+    }
+
+    /// Counts a record that had no place.
+    pub fn refuse(&self) {
+        self.metrics.decision_record(Record::Refused);
+    }
+}
+
+impl Permit<'_> {
+    /// Hands the record over.
+    pub fn record(self, served: Served) {
+        self.place.send(served);
+    }
+
+    /// Gives the place back, since this decision is not recorded.
+    pub fn skip(self) {
+        self.metrics.decision_record(Record::Unsampled);
+    }
+}
+
+/// Appends the records.
+#[derive(Debug)]
+pub struct RecorderWorker {
+    records: mpsc::Receiver<Served>,
+    queue: Arc<dyn EventQueue>,
+    overlay: Arc<Overlay>,
+    metrics: Metrics,
+}
+
+/// A recorder, and its worker to be run.
+pub fn recorder(
+    queue: Arc<dyn EventQueue>,
+    overlay: Arc<Overlay>,
+    metrics: Metrics,
+) -> (Recorder, RecorderWorker) {
+    let (places, records) = mpsc::channel(PLACES);
+    let worker = RecorderWorker {
+        records,
+        queue,
+        overlay,
+        metrics: metrics.clone(),
+    };
+    (Recorder { places, metrics }, worker)
+}
+
+impl RecorderWorker {
+    /// Appends records until `stop` is cancelled and those permitted by then are durable or given up.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut batch = Vec::with_capacity(MAX_BATCH);
+        let mut stopped_at = None;
+        loop {
+            tokio::select! {
+                count = self.records.recv_many(&mut batch, MAX_BATCH) => if count == 0 { return },
+                () = stop.cancelled(), if stopped_at.is_none() => {
+                    self.records.close();
+                    stopped_at = Some(Instant::now());
+                    continue;
+                }
+            }
+            if stopped_at.is_none() && batch.len() < MAX_BATCH {
+                tokio::time::sleep(LINGER).await;
+                while batch.len() < MAX_BATCH
+                    && let Ok(served) = self.records.try_recv()
+                {
+                    batch.push(served);
+                }
+            }
+            let now = crate::clock::now();
+            let (events, touching): (Vec<_>, Vec<_>) =
+                batch.drain(..).map(|served| served.into_event(now)).unzip();
+            self.store(events, &touching, &stop).await;
+        }
+    }
+
+    /// Appends until it succeeds, or until it cannot any more.
+    async fn store(&self, events: Vec<Event>, touching: &[bool], stop: &CancellationToken) {
+        let mut given_up_at = None;
+        loop {
+            let started = Instant::now();
+            let append = tokio::time::timeout(APPEND_BUDGET, self.queue.append(PARTITION, &events));
+            let result = append.await.unwrap_or_else(|_| {
+                Err(AppendError::Unknown {
+                    reason: "no answer in time".into(),
+                })
+            });
+            self.metrics
+                .append(ended(&result), events.len(), started.elapsed());
+            match result {
+                Ok(first) => return self.stored(first, events, touching),
+                // The ids are the decisions' own, so a record appended twice counts once.
+                Err(AppendError::Full { .. } | AppendError::Unknown { .. }) => {}
+                Err(error) => return self.lost(&events, &error),
+            }
+            if stop.is_cancelled() && given_up_at.get_or_insert_with(Instant::now).elapsed() > STOP_BUDGET {
+                return self.lost(&events, &"the log took nothing until the stop");
+            }
+            tokio::time::sleep(RETRY_AFTER).await;
+        }
+    }
+
+    fn stored(&self, first: u64, events: Vec<Event>, touching: &[bool]) {
+        for ((event, touches), offset) in events.into_iter().zip(touching).zip(first..) {
+            self.metrics.decision_record(Record::Recorded);
+            if *touches {
+                self.overlay.add(PARTITION, offset, event);
+            }
+        }
+    }
+
+    fn lost(&self, events: &[Event], reason: &dyn std::fmt::Display) {
+        tracing::error!(records = events.len(), error = %reason, "decision records were lost");
+        for _ in events {
+            self.metrics.decision_record(Record::Refused);
+        }
+    }
+}
+
+fn ended(result: &Result<u64, AppendError>) -> Outcome {
+    match result {
+        Ok(_) => Outcome::Ok,
+        Err(AppendError::Full { .. }) => Outcome::Full,
+        Err(AppendError::TooLarge { .. }) => Outcome::Rejected,
+        Err(AppendError::Closed { .. }) => Outcome::Unavailable,
+        Err(AppendError::Unknown { .. }) => Outcome::Unknown,
+    }
+}

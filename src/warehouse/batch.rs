@@ -1,0 +1,259 @@
+//! What a batch says, before any SQL: what counts and what goes to quarantine, the days, products and decisions
+//! that its facts refer to, and the next versions of the documents it changed.
+
+use std::borrow::Cow;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::Batch;
+use super::fold::people::People;
+use super::fold::{Map, Set, TOO_OLD, dedupe_time};
+use crate::domain::consent::{Choice, ConsentStatement};
+use crate::domain::event::{Event, Source};
+use crate::domain::ids::{Shop, SubjectId, Timestamp};
+use crate::domain::product::Product;
+use crate::domain::profile::{AsOf, Document, Version};
+use crate::domain::ruleset::Ruleset;
+use crate::domain::segment;
+use crate::domain::transform::{DecisionServed, Effect};
+
+/// The code under which a record that could not be decoded is quarantined.
+const UNREADABLE: &str = "unreadable_record";
+
+/// Products by shop and item.
+pub(super) type Products = Map<(Shop, Arc<str>), Product>;
+
+/// One record to set aside.
+#[derive(Debug)]
+pub(super) struct Quarantined<'a> {
+    pub(super) offset: u64,
+    pub(super) code: &'a str,
+    pub(super) detail: &'a str,
+    pub(super) record: Record<'a>,
+}
+
+#[derive(Debug)]
+pub(super) enum Record<'a> {
+    Event(&'a Event),
+    Unreadable(&'a [u8]),
+}
+
+/// All of an event, so that it can be judged again.
+#[derive(Serialize)]
+struct EventJson<'a> {
+    source: &'static str,
+    name: &'a str,
+    anonymous_id: Option<&'a SubjectId>,
+    user_id: Option<&'a SubjectId>,
+    claimed_user_id: Option<&'a SubjectId>,
+    session_id: Option<&'a str>,
+    event_time: Timestamp,
+    received_at: Timestamp,
+    consent: ConsentStatement,
+    body: Cow<'a, str>,
+}
+
+/// An event as the JSON that quarantine keeps.
+pub(super) fn event_json(event: &Event) -> String {
+    let json = EventJson {
+        source: source(event.source),
+        name: &event.name,
+        anonymous_id: event.anonymous.as_ref(),
+        user_id: event.user.as_ref(),
+        claimed_user_id: event.claimed_user.as_ref(),
+        session_id: event.session.as_deref(),
+        event_time: event.event_time,
+        received_at: event.received_at,
+        consent: event.consent,
+        body: String::from_utf8_lossy(&event.body),
+    };
+    // Strings and numbers always serialise.
+    serde_json::to_string(&json).unwrap_or_default()
+}
+
+/// A source's key in `dim_source`.
+pub(super) fn source(source: Source) -> &'static str {
+    match source {
+        Source::Public => "public",
+        Source::Server => "server",
+        Source::Import => "import",
+        Source::Internal => "internal",
+    }
+}
+
+/// A choice as facts spell it.
+pub(super) fn choice(choice: Choice) -> &'static str {
+    match choice {
+        Choice::Granted => "granted",
+        Choice::Denied => "denied",
+    }
+}
+
+/// Tells records to quarantine from effects to apply.
+pub(super) fn sort_out<'b>(batch: &'b Batch<'_>) -> (Vec<Quarantined<'b>>, Vec<(u64, &'b Effect)>) {
+    let mut quarantined = Vec::new();
+    let mut candidates = Vec::with_capacity(batch.effects.len());
+    for (offset, effect) in batch.effects {
+        let too_old = batch
+            .dedupe_floor
+            .zip(dedupe_time(&effect.event))
+            .is_some_and(|(floor, time)| time < floor);
+        let reason = match &effect.quarantine {
+            Some((code, detail)) => Some((&**code, detail.as_str())),
+            None if too_old => Some((
+                TOO_OLD,
+                "its id may have been forgotten, so it can't be told from a duplicate",
+            )),
+            None => None,
+        };
+        match reason {
+            Some((code, detail)) => {
+                let record = Record::Event(&effect.event);
+                quarantined.push(Quarantined {
+                    offset: *offset,
+                    code,
+                    detail,
+                    record,
+                });
+            }
+            None => candidates.push((*offset, effect)),
+        }
+    }
+    quarantined.extend(
+        batch
+            .unreadable
+            .iter()
+            .map(|(offset, bytes, reason)| Quarantined {
+                offset: *offset,
+                code: UNREADABLE,
+                detail: reason,
+                record: Record::Unreadable(bytes),
+            }),
+    );
+    (quarantined, candidates)
+}
+
+/// The new effects, and those in quarantine for their consent, in log order.
+pub(super) fn with_quarantined<'b>(
+    batch: &'b Batch<'_>,
+    new: &[(u64, &'b Effect)],
+) -> Vec<(u64, &'b Effect)> {
+    let mut effects = new.to_vec();
+    let quarantined = batch
+        .effects
+        .iter()
+        .filter(|(_, effect)| effect.quarantine.is_some());
+    effects.extend(quarantined.map(|(offset, effect)| (*offset, effect)));
+    effects.sort_by_key(|(offset, _)| *offset);
+    effects
+}
+
+/// The days that the facts of `effects` refer to.
+pub(super) fn days(effects: &[(u64, Cow<'_, Effect>)]) -> Set<i64> {
+    let mut days = Set::default();
+    for (_, effect) in effects {
+        days.insert(effect.event.received_at.day());
+        days.extend(effect.order.as_ref().map(|report| report.rank.stamp.time.day()));
+        days.extend(effect.refund.as_ref().map(|report| report.rank.stamp.time.day()));
+        days.extend(effect.decision.as_ref().map(|decision| decision.decided_at.day()));
+    }
+    days
+}
+
+pub(super) fn decisions_served<'c>(
+    effects: &'c [(u64, Cow<'_, Effect>)],
+) -> Vec<(&'c Effect, &'c DecisionServed)> {
+    effects
+        .iter()
+        .filter_map(|(_, effect)| Some((&**effect, effect.decision.as_ref()?)))
+        .collect()
+}
+
+/// What the effects say of products, one row each.
+pub(super) fn products_seen(effects: &[(u64, Cow<'_, Effect>)]) -> Products {
+    let mut products = Products::default();
+    for (_, effect) in effects {
+        for seen in &effect.products {
+            let key = (effect.event.shop.clone(), Arc::clone(&seen.item));
+            match products.entry(key) {
+                Entry::Occupied(mut entry) => entry.get_mut().merge(Product::seen(seen)),
+                Entry::Vacant(entry) => {
+                    entry.insert(Product::seen(seen));
+                }
+            }
+        }
+    }
+    products
+}
+
+/// A document to write, and its encoding.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) subject: SubjectId,
+    pub(super) document: Document,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// Gives each document the version after its `former` one, and says how far it is folded now.
+pub(super) fn next_versions(
+    documents: Vec<(SubjectId, Document)>,
+    mut former: Map<SubjectId, (u64, AsOf)>,
+    epoch: u64,
+    batch: &Batch<'_>,
+) -> Vec<Written> {
+    let next = |(subject, mut document): (SubjectId, Document)| {
+        let (n, as_of) = former.remove(&subject).unwrap_or_default();
+        document.version = Version {
+            epoch,
+            n: n.saturating_add(1),
+        };
+        document.stored_at = batch.now;
+        document.as_of = as_of;
+        document.as_of.advance(batch.next.partition, batch.next.offset);
+        let bytes = document.encode();
+        Written {
+            subject,
+            document,
+            bytes,
+        }
+    };
+    documents.into_iter().map(next).collect()
+}
+
+/// A subject in a segment.
+pub(super) type Membership = (SubjectId, Arc<str>);
+
+/// Who left which segment, and who entered which.
+#[derive(Debug)]
+pub(super) struct Moves<'p> {
+    pub(super) left: Vec<Membership>,
+    pub(super) entered: Vec<(&'p Shop, Membership)>,
+}
+
+/// Evaluates the segments of `documents` against the memberships `stored`, so that only the difference is written
+/// and `since` stays with who stays.
+pub(super) fn moves<'p>(
+    ruleset: &Ruleset,
+    documents: &[Written],
+    people: &'p People,
+    stored: Vec<Membership>,
+    now: Timestamp,
+) -> Moves<'p> {
+    let mut left: Set<Membership> = stored.into_iter().collect();
+    let mut entered = Vec::new();
+    for written in documents {
+        let Some(shop) = people.shop(&written.subject) else {
+            continue;
+        };
+        for segment in segment::of(ruleset, &written.document.part, now) {
+            let membership = (written.subject.clone(), segment);
+            if !left.remove(&membership) {
+                entered.push((shop, membership));
+            }
+        }
+    }
+    let left = left.into_iter().collect();
+    Moves { left, entered }
+}

@@ -1,0 +1,182 @@
+//! One batch, one transaction, read from top to bottom.
+//!
+//! Batches of different partitions meet at orders, identities, event ids and products. They meet in that order, and
+//! within each in key order, so that none waits for one that waits for it; where it happens all the same the server
+//! ends one of them, and that one begins again.
+//!
+//! Who must be locked follows from the links, and the links hold still only under the locks. So they are read
+//! twice: first to guess whom to lock, then, under the locks, to know. Where the guess was too small, because
+//! another batch made a link in between, the transaction begins again and locks the others as well.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use sqlx::{PgConnection, Postgres, Transaction};
+
+use super::error::{Failure, commit};
+use super::{
+    BEGIN, PgWarehouse, WRITE, decisions, events, identity, orders, position, products, profiles, quarantine,
+    segments,
+};
+use crate::domain::ids::{Shop, SubjectId};
+use crate::domain::transform::Effect;
+use crate::warehouse::batch::{
+    days, decisions_served, next_versions, products_seen, sort_out, with_quarantined,
+};
+use crate::warehouse::fold::fold;
+use crate::warehouse::fold::orders::Orders;
+use crate::warehouse::fold::parts::{Before, Parts};
+use crate::warehouse::fold::people::People;
+use crate::warehouse::{Applied, Batch, WarehouseError};
+
+/// Beginning again is rare; so many times in a row means that something else is wrong.
+const ATTEMPTS: u32 = 6;
+
+/// Subjects to lock beyond the guess.
+type Also = BTreeMap<SubjectId, Shop>;
+
+pub(super) async fn apply(warehouse: &PgWarehouse, batch: &Batch<'_>) -> Result<Applied, WarehouseError> {
+    let mut also = Also::new();
+    let mut attempt = 1;
+    loop {
+        match apply_once(warehouse, batch, &mut also).await {
+            Err(Failure::Again(reason)) if attempt < ATTEMPTS => {
+                tracing::debug!(partition = batch.next.partition, attempt, %reason, "batch begins again");
+                warehouse.partitions.forget();
+                // Apart from each other, so that the same two don't meet again.
+                let apart = u64::from(batch.next.partition % 8 + 1) * u64::from(attempt);
+                tokio::time::sleep(Duration::from_millis(2 * apart)).await;
+                attempt += 1;
+            }
+            other => return Ok(other?),
+        }
+    }
+}
+
+async fn apply_once(warehouse: &PgWarehouse, batch: &Batch<'_>, also: &mut Also) -> Result<Applied, Failure> {
+    let written = tokio::time::timeout(WRITE, write(warehouse, batch, also)).await;
+    let (tx, applied) = written
+        .map_err(|_| WarehouseError::Unavailable("the server hangs in the middle of a batch".into()))??;
+    commit(tx).await?;
+    Ok(applied)
+}
+
+/// All of the transaction but its commit.
+async fn write(
+    warehouse: &PgWarehouse,
+    batch: &Batch<'_>,
+    also: &mut Also,
+) -> Result<(Transaction<'static, Postgres>, Applied), Failure> {
+    let epoch = warehouse.ready().await?;
+    warehouse.partitions.ensure(&warehouse.writer, batch).await?;
+    let mut tx = warehouse.writer.begin_with(BEGIN).await?;
+    let partition = batch.next.partition;
+
+    // The position is compared first and moved last; in between its row is ours.
+    let locked = position::lock(&mut tx, batch.next, batch.now).await?;
+    if locked.found != batch.expected {
+        return Err(WarehouseError::PositionMoved {
+            expected: batch.expected,
+            found: locked.found,
+        }
+        .into());
+    }
+
+    // What does not count; and what does, once.
+    let (quarantined, candidates) = sort_out(batch);
+    quarantine::insert(&mut tx, &batch.next, &quarantined, batch.now).await?;
+    let new = events::remember(&mut tx, &candidates).await?;
+    let effects = with_quarantined(batch, &new);
+
+    // Everything stored that the effects may change, locked; then the effects, one after the other.
+    let mut orders = orders::read(&mut tx, &new).await?;
+    let (mut people, before, mut parts) = lock_people(&mut tx, &effects, &orders, also).await?;
+    let counted = fold(&effects, &mut orders, &mut people, &mut parts);
+
+    // Facts and dimensions.
+    events::insert_dates(&mut tx, &days(&counted)).await?;
+    events::insert(&mut tx, partition, &counted).await?;
+    decisions::insert(&mut tx, &decisions_served(&counted)).await?;
+    orders::write(&mut tx, &orders).await?;
+    identity::write(&mut tx, &people).await?;
+    profiles::write_parts(&mut tx, &parts).await?;
+
+    // Documents, each with its next version.
+    let folded = parts.documents(&before, &mut people);
+    let subjects: Vec<_> = folded.iter().map(|(subject, _)| subject).collect();
+    let former = profiles::read_progress(&mut tx, &subjects).await?;
+    let documents = next_versions(folded, former, epoch, batch);
+    let change_seq =
+        profiles::write_documents(&mut tx, &documents, &people, partition, locked.change_seq).await?;
+
+    if let Some(ruleset) = batch.ruleset {
+        segments::update(&mut tx, ruleset, &documents, &people, batch.now).await?;
+    }
+    if let Some(floor) = batch.dedupe_floor {
+        events::prune(&mut tx, floor, batch.effects.len()).await?;
+    }
+    products::join(&mut tx, products_seen(&counted)).await?;
+    position::store(&mut tx, batch.next, change_seq, batch.now).await?;
+    let applied = Applied {
+        new_events: new.len() as u64,
+        duplicate_events: (candidates.len() - new.len()) as u64,
+        quarantined: quarantined.len() as u64,
+        documents: documents
+            .into_iter()
+            .map(|written| (written.subject, written.document.version, written.bytes.into()))
+            .collect(),
+    };
+    Ok((tx, applied))
+}
+
+/// Locks everybody whose part or document the effects may change, and says who they are to each other.
+async fn lock_people(
+    conn: &mut PgConnection,
+    effects: &[(u64, &Effect)],
+    orders: &Orders,
+    also: &mut Also,
+) -> Result<(People, Before, Parts), Failure> {
+    let guess = read_people(conn, effects, orders).await?;
+    let mut wanted = also.clone();
+    wanted.extend(guess.1);
+    let wanted: Vec<(&Shop, &SubjectId)> = wanted.iter().map(|(subject, shop)| (shop, subject)).collect();
+    let parts = profiles::lock_parts(conn, &wanted).await?;
+
+    let ((people, before), subjects) = read_people(conn, effects, orders).await?;
+    let missed: Also = subjects
+        .into_iter()
+        .filter(|(subject, _)| {
+            wanted
+                .binary_search_by_key(&subject, |(_, locked)| locked)
+                .is_err()
+        })
+        .collect();
+    if !missed.is_empty() {
+        also.extend(missed);
+        return Err(Failure::Again("a link was made in the meantime".into()));
+    }
+    Ok((people, before, parts))
+}
+
+/// The people of the effects as the links say now, and every subject whose part must be locked.
+async fn read_people(
+    conn: &mut PgConnection,
+    effects: &[(u64, &Effect)],
+    orders: &Orders,
+) -> Result<((People, Before), Also), Failure> {
+    let mut people = People::of(effects.iter().map(|(_, effect)| *effect));
+    for (shop, subject) in orders.stored_subjects() {
+        people.touch(shop, subject);
+    }
+    identity::read(conn, &mut people).await?;
+    let before = Before::of(&mut people);
+    let mut subjects = Also::new();
+    for subject in before.subjects(&people) {
+        let shop = people
+            .shop(&subject)
+            .ok_or_else(|| WarehouseError::Inconsistent("a part of no shop".into()))?
+            .clone();
+        subjects.insert(subject, shop);
+    }
+    Ok(((people, before), subjects))
+}

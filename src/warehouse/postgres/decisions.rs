@@ -1,0 +1,62 @@
+//! `fact_decision` and `decision_record`.
+
+use sqlx::PgConnection;
+
+use super::error::{Failure, integer};
+use super::rows::{Day, Instant, column};
+use crate::domain::transform::{DecisionServed, Effect};
+
+/// Inserts one row per placement, and the facts once.
+pub(super) async fn insert(
+    conn: &mut PgConnection,
+    decisions: &[(&Effect, &DecisionServed)],
+) -> Result<(), Failure> {
+    if decisions.is_empty() {
+        return Ok(());
+    }
+    let mut rows = Vec::with_capacity(decisions.len());
+    for (effect, decision) in decisions {
+        let version = integer(decision.ruleset_version)?;
+        rows.extend(
+            decision
+                .placements
+                .iter()
+                .map(|placement| (*effect, *decision, version, placement)),
+        );
+    }
+    // One decision has one shopper, so it comes through one partition: no two writers meet here.
+    sqlx::query!(
+        "insert into fact_decision (shop, decision_id, placement, subject, experience, variant, reason,
+                                    ruleset_version, decided_at, day)
+         select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
+                              $8::bigint[], $9::timestamptz[], $10::date[])
+         on conflict do nothing",
+        column(&rows, |(effect, ..)| effect.event.shop.as_str()) as _,
+        column(&rows, |(_, decision, ..)| &*decision.decision_id) as _,
+        column(&rows, |(.., placement)| &*placement.placement) as _,
+        column(&rows, |(effect, ..)| effect
+            .event
+            .subject()
+            .map(|subject| subject.as_str())) as _,
+        column(&rows, |(.., placement)| placement.experience.as_deref()) as _,
+        column(&rows, |(.., placement)| placement.variant.as_deref()) as _,
+        column(&rows, |(.., placement)| &*placement.reason) as _,
+        column(&rows, |(_, _, version, _)| *version) as _,
+        column(&rows, |(_, decision, ..)| Instant(decision.decided_at)) as _,
+        column(&rows, |(_, decision, ..)| Day(decision.decided_at.day())) as _
+    )
+    .execute(&mut *conn)
+    .await?;
+    sqlx::query!(
+        "insert into decision_record (shop, decision_id, facts)
+         select k.shop, k.decision_id, k.facts::json
+         from unnest($1::text[], $2::text[], $3::text[]) as k(shop, decision_id, facts)
+         on conflict do nothing",
+        column(decisions, |(effect, _)| effect.event.shop.as_str()) as _,
+        column(decisions, |(_, decision)| &*decision.decision_id) as _,
+        column(decisions, |(_, decision)| &*decision.facts) as _
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}

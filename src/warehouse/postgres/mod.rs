@@ -1,0 +1,289 @@
+//! The warehouse in PostgreSQL.
+//!
+//! - **Many writers.** Each batch is one transaction at `read committed` under explicit locks: the partition's
+//!   position, then orders, people and products in key order (`apply`). Batches that meet wait for each other;
+//!   batches that do not run side by side.
+//! - **Readers** have a pool of their own, so that a shopper's look-up never waits behind a batch.
+//! - **Durable** means what the server's `synchronous_commit` says, by default: on the disk.
+//! - **Set-based.** One statement per table, its rows as arrays (`rows`). Statements are checked against the schema
+//!   when the crate is built, from `.sqlx`, without a server.
+//! - **Bounded.** Statements, locks, idle transactions and waiting for a connection have limits. A worker that is
+//!   stopped in the middle of a batch loses its transaction, so that the one that takes over is not kept waiting.
+//! - **A start without the server** is possible where nothing has to be migrated: what needs it says "unavailable"
+//!   until it is there.
+
+mod apply;
+mod decisions;
+mod error;
+mod events;
+mod identity;
+mod meta;
+mod migrations;
+mod orders;
+mod partitions;
+mod position;
+mod products;
+mod profiles;
+mod purchases;
+mod quarantine;
+mod rows;
+mod rulesets;
+mod segments;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{Connection as _, Executor as _};
+use tokio::sync::OnceCell;
+
+use self::error::Failure;
+use super::{
+    Applied, Batch, OpenError, StoredPosition, StoredRuleset, Warehouse, WarehouseConfig, WarehouseError,
+};
+use crate::config::masked;
+use crate::domain::ids::{Shop, SubjectId, Timestamp};
+use crate::domain::profile::Version;
+use crate::domain::recommend::Purchases;
+
+/// A lane works on one batch at a time, so this bounds the lanes that write at once; the server has few cores.
+const WRITERS: u32 = 8;
+
+/// Look-ups by key: a connection serves thousands in a second.
+const READERS: u32 = 8;
+
+/// How long a batch may wait for a connection.
+const WRITER_ACQUIRE: Duration = Duration::from_secs(5);
+
+/// How long a look-up may wait for a connection; its caller's deadline is shorter anyway.
+const READER_ACQUIRE: Duration = Duration::from_secs(1);
+
+/// How long a start waits for the server before it goes on without it.
+const START_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A connection idle for longer is asked for a sign of life before it is used: a restarted server must not cost one
+/// failed look-up per connection, and a ping each time would double the time of every look-up.
+const PING_AFTER: Duration = Duration::from_secs(1);
+
+/// How long a connection may take to answer once it is given back, a rollback included. Beyond it the line is taken
+/// for dead and dropped, long before TCP would notice.
+const RELEASE: Duration = Duration::from_secs(5);
+
+/// How long a look-up may take, and one that reads much: a little more than the server allows it.
+const READ: Duration = Duration::from_secs(3);
+const LONG_READ: Duration = Duration::from_secs(65);
+
+/// How long a transaction that writes may take up to its commit, and how long the commit itself. After the latter
+/// nobody knows whether it happened.
+const WRITE: Duration = Duration::from_secs(60);
+const COMMIT: Duration = Duration::from_secs(30);
+
+/// Every statement of this module.
+const STATEMENTS: usize = 128;
+
+/// Begins a batch.
+///
+/// Every statement of a batch looks up keys in an index, but the planner can't know how long an array is, nor how
+/// large a table has grown since it was last analysed, and would read whole tables at times; so it is told. The
+/// settings are local to the transaction and work behind a pooler.
+const BEGIN: &str = "begin; set local statement_timeout = '30s'; set local lock_timeout = '5s'; \
+                     set local idle_in_transaction_session_timeout = '30s'; \
+                     set local plan_cache_mode = 'force_generic_plan'; set local enable_seqscan = off; \
+                     set local enable_hashjoin = off; set local enable_mergejoin = off; set local jit = off";
+
+/// Begins what reads much.
+const BEGIN_LONG_READ: &str = "begin read only; set local statement_timeout = '60s'";
+
+/// A look-up that takes this long has lost its caller; the server should stop as well.
+const READER_SETTINGS: &str = "set statement_timeout = '2s'; set default_transaction_read_only = on";
+
+#[derive(Debug)]
+struct PgWarehouse {
+    writer: PgPool,
+    readers: PgPool,
+    /// Where the server is, without credentials.
+    name: String,
+    /// The epoch, once the schema was found to be the one that this build needs.
+    epoch: OnceCell<u64>,
+    partitions: partitions::Partitions,
+}
+
+pub(super) async fn open(config: &WarehouseConfig) -> Result<Arc<dyn Warehouse>, OpenError> {
+    let options: PgConnectOptions = config.url.parse().map_err(|_| OpenError::Url {
+        url: masked(&config.url),
+        reason: "expected postgres://USER:PASSWORD@HOST:PORT/DATABASE",
+    })?;
+    let warehouse = PgWarehouse::new(options.application_name("cartwright"));
+    if config.migrate {
+        migrations::run(&warehouse.writer).await?;
+    }
+    match tokio::time::timeout(START_PATIENCE, warehouse.epoch()).await {
+        Ok(Err(OpenError::Database(error))) if !error::is_unreachable(&error) => {
+            return Err(OpenError::Database(error));
+        }
+        Ok(Err(error @ (OpenError::Outdated { .. } | OpenError::Migrate(_)))) => return Err(error),
+        Ok(Ok(_)) => {}
+        Ok(Err(_)) | Err(_) => {
+            tracing::warn!(warehouse = warehouse.name, "the warehouse is not reachable yet");
+        }
+    }
+    Ok(Arc::new(warehouse))
+}
+
+impl PgWarehouse {
+    fn new(options: PgConnectOptions) -> Self {
+        let options = options.statement_cache_capacity(STATEMENTS);
+        let name = format!(
+            "postgres://{}:{}/{}",
+            options.get_host(),
+            options.get_port(),
+            options.get_database().unwrap_or_default()
+        );
+        let writer = pool(WRITERS, WRITER_ACQUIRE).connect_lazy_with(options.clone());
+        let readers = pool(READERS, READER_ACQUIRE)
+            .after_connect(|conn, _| {
+                Box::pin(async move {
+                    conn.execute(READER_SETTINGS).await?;
+                    Ok(())
+                })
+            })
+            .connect_lazy_with(options);
+        PgWarehouse {
+            writer,
+            readers,
+            name,
+            epoch: OnceCell::new(),
+            partitions: partitions::Partitions::default(),
+        }
+    }
+
+    /// The epoch of this life of the warehouse; checks the schema the first time.
+    async fn epoch(&self) -> Result<u64, OpenError> {
+        let check = async || {
+            migrations::check(&self.writer, &self.name).await?;
+            let mut conn = self.writer.acquire().await.map_err(OpenError::Database)?;
+            meta::epoch(&mut conn).await.map_err(OpenError::Database)
+        };
+        self.epoch.get_or_try_init(check).await.copied()
+    }
+
+    async fn ready(&self) -> Result<u64, Failure> {
+        self.epoch().await.map_err(|error| match error {
+            OpenError::Database(error) => error.into(),
+            other => WarehouseError::Unavailable(other.to_string().into()).into(),
+        })
+    }
+
+    async fn read_position(&self, partition: u16) -> Result<Option<StoredPosition>, Failure> {
+        let mut conn = self.readers.acquire().await?;
+        position::read(&mut conn, partition).await
+    }
+
+    async fn read_document(&self, subject: &SubjectId) -> Result<Option<(Version, Bytes)>, Failure> {
+        let mut conn = self.readers.acquire().await?;
+        profiles::document(&mut conn, subject).await
+    }
+
+    async fn read_ruleset(&self) -> Result<Option<StoredRuleset>, Failure> {
+        let mut conn = self.readers.acquire().await?;
+        rulesets::newest(&mut conn).await
+    }
+
+    async fn read_purchases(&self, shop: &Shop, max_lines: usize) -> Result<Purchases, Failure> {
+        let mut tx = self.readers.begin_with(BEGIN_LONG_READ).await?;
+        purchases::newest(&mut tx, shop, max_lines).await
+    }
+
+    async fn write_ruleset(&self, source: &str, now: Timestamp) -> Result<StoredRuleset, Failure> {
+        let mut tx = self.writer.begin_with(BEGIN).await?;
+        rulesets::lock(&mut tx).await?;
+        if let Some(newest) = rulesets::newest(&mut tx).await?
+            && *newest.source == *source
+        {
+            return Ok(newest);
+        }
+        let stored = rulesets::insert(&mut tx, source, now).await?;
+        error::commit(tx).await?;
+        Ok(stored)
+    }
+
+    async fn remember_key(&self, own: &str) -> Result<String, Failure> {
+        self.ready().await?;
+        let mut conn = self.writer.acquire().await?;
+        Ok(meta::remember(&mut conn, meta::KEY_CHECK_VALUE, own).await?)
+    }
+}
+
+/// Runs `work` for no longer than `limit`; a server that hangs must not hang its clients.
+async fn within<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, WarehouseError> {
+    match tokio::time::timeout(limit, work).await {
+        Ok(done) => Ok(done?),
+        Err(_) => Err(WarehouseError::Unavailable(
+            format!("no answer within {} s", limit.as_secs()).into(),
+        )),
+    }
+}
+
+fn pool(connections: u32, acquire: Duration) -> PgPoolOptions {
+    PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(acquire)
+        .test_before_acquire(false)
+        .after_release(|conn, _| {
+            Box::pin(async move {
+                let answer = tokio::time::timeout(RELEASE, conn.ping()).await;
+                answer.map_err(|_| sqlx::Error::PoolTimedOut)??;
+                Ok(true)
+            })
+        })
+        .before_acquire(|conn, meta| {
+            Box::pin(async move {
+                if meta.idle_for > PING_AFTER {
+                    conn.ping().await?;
+                }
+                Ok(true)
+            })
+        })
+}
+
+#[async_trait]
+impl Warehouse for PgWarehouse {
+    async fn position(&self, partition: u16) -> Result<Option<StoredPosition>, WarehouseError> {
+        within(READ, self.read_position(partition)).await
+    }
+
+    async fn apply(&self, batch: &Batch<'_>) -> Result<Applied, WarehouseError> {
+        apply::apply(self, batch).await
+    }
+
+    async fn document(&self, subject: &SubjectId) -> Result<Option<(Version, Bytes)>, WarehouseError> {
+        within(READ, self.read_document(subject)).await
+    }
+
+    async fn newest_ruleset(&self, known: Option<u64>) -> Result<Option<StoredRuleset>, WarehouseError> {
+        let newest = within(READ, self.read_ruleset()).await?;
+        Ok(newest.filter(|ruleset| Some(ruleset.version) != known))
+    }
+
+    async fn store_ruleset(&self, source: &str, now: Timestamp) -> Result<StoredRuleset, WarehouseError> {
+        within(WRITE, self.write_ruleset(source, now)).await
+    }
+
+    async fn purchases(&self, shop: &Shop, max_lines: usize) -> Result<Purchases, WarehouseError> {
+        within(LONG_READ, self.read_purchases(shop, max_lines)).await
+    }
+
+    async fn key_check_value(&self, own: &str) -> Result<String, WarehouseError> {
+        within(WRITE, self.remember_key(own)).await
+    }
+
+    async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}

@@ -1,0 +1,54 @@
+//! The monthly partitions of `fact_event`: made before a row needs them, in transactions of their own.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use sqlx::PgPool;
+
+use super::error::Failure;
+use super::rows::Day;
+use crate::domain::ids::Timestamp;
+use crate::warehouse::Batch;
+
+/// How long before its first day a month's partition is made. Longer than any outage of the lane, shorter than a
+/// month.
+const AHEAD_DAYS: i64 = 7;
+
+/// The days known to have a partition; forgotten when the retention took one away.
+#[derive(Debug, Default)]
+pub(super) struct Partitions {
+    known: Mutex<BTreeSet<i64>>,
+}
+
+impl Partitions {
+    /// Makes what is missing for the batch, for now and for what comes next.
+    pub(super) async fn ensure(&self, writer: &PgPool, batch: &Batch<'_>) -> Result<(), Failure> {
+        let today = batch.now.day();
+        let mut days: BTreeSet<i64> = [today, today.saturating_add(AHEAD_DAYS)].into();
+        days.extend(
+            batch
+                .effects
+                .iter()
+                .map(|(_, effect)| effect.event.received_at)
+                .map(Timestamp::day),
+        );
+        {
+            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            days.retain(|day| !known.contains(day));
+        }
+        if days.is_empty() {
+            return Ok(());
+        }
+        let missing: Vec<Day> = days.iter().copied().map(Day).collect();
+        sqlx::query!("select fact_event_make_partitions($1)", missing as _)
+            .execute(writer)
+            .await?;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.extend(days);
+        Ok(())
+    }
+
+    pub(super) fn forget(&self) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}

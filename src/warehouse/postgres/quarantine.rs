@@ -1,0 +1,68 @@
+//! `quarantine`: records that are not counted, with the reason.
+
+use std::borrow::Cow;
+
+use sqlx::PgConnection;
+
+use super::error::{Failure, integer};
+use super::rows::{Instant, column};
+use crate::domain::event::Event;
+use crate::domain::ids::Timestamp;
+use crate::warehouse::StoredPosition;
+use crate::warehouse::batch::{Quarantined, Record, event_json};
+
+pub(super) async fn insert(
+    conn: &mut PgConnection,
+    position: &StoredPosition,
+    quarantined: &[Quarantined<'_>],
+    now: Timestamp,
+) -> Result<(), Failure> {
+    if quarantined.is_empty() {
+        return Ok(());
+    }
+    let mut offsets = Vec::with_capacity(quarantined.len());
+    for row in quarantined {
+        offsets.push(integer(row.offset)?);
+    }
+    sqlx::query!(
+        "insert into quarantine (log_id, partition, log_offset, code, detail, shop, event_id, event, record,
+                                 quarantined_at)
+         select $1::text::uuid, $2::int, k.log_offset, k.code, k.detail, k.shop, k.event_id, k.event::json, k.record,
+                $3
+         from unnest($4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::bytea[])
+              as k(log_offset, code, detail, shop, event_id, event, record)
+         on conflict do nothing",
+        position.log_id.to_string(),
+        i32::from(position.partition),
+        Instant(now) as _,
+        &offsets,
+        column(quarantined, |row| without_nul(row.code)) as _,
+        column(quarantined, |row| without_nul(row.detail)) as _,
+        column(quarantined, |row| event(row).map(|event| event.shop.as_str())) as _,
+        column(quarantined, |row| event(row).map(|event| without_nul(&event.event_id))) as _,
+        column(quarantined, |row| event(row).map(event_json)) as _,
+        column(quarantined, |row| match row.record {
+            Record::Event(_) => None,
+            Record::Unreadable(bytes) => Some(bytes),
+        }) as _
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+fn event<'q>(row: &Quarantined<'q>) -> Option<&'q Event> {
+    match row.record {
+        Record::Event(event) => Some(event),
+        Record::Unreadable(_) => None,
+    }
+}
+
+/// PostgreSQL's text cannot hold NUL, and what is set aside must not fail in turn.
+fn without_nul(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') {
+        Cow::Owned(text.replace('\0', "\u{fffd}"))
+    } else {
+        Cow::Borrowed(text)
+    }
+}

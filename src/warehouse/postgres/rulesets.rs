@@ -1,0 +1,54 @@
+//! `ruleset`: every ruleset that was ever in force.
+
+use sqlx::PgConnection;
+
+use super::error::{Failure, natural};
+use super::rows::Instant;
+use crate::domain::ids::Timestamp;
+use crate::warehouse::StoredRuleset;
+
+pub(super) async fn newest(conn: &mut PgConnection) -> Result<Option<StoredRuleset>, Failure> {
+    let row = sqlx::query!(
+        r#"select version, source, created_at as "created_at: Instant" from ruleset order by version desc limit 1"#
+    )
+    .fetch_optional(conn)
+    .await?;
+    row.map(|row| {
+        Ok(StoredRuleset {
+            version: natural(row.version)?,
+            source: row.source.into(),
+            created_at: row.created_at.0,
+        })
+    })
+    .transpose()
+}
+
+/// Keeps other nodes from storing a ruleset until the transaction ends; they may still read.
+pub(super) async fn lock(conn: &mut PgConnection) -> Result<(), Failure> {
+    sqlx::query!("lock table ruleset in share row exclusive mode")
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Stores `source` under the next version.
+pub(super) async fn insert(
+    conn: &mut PgConnection,
+    source: &str,
+    now: Timestamp,
+) -> Result<StoredRuleset, Failure> {
+    let version = sqlx::query_scalar!(
+        "insert into ruleset (version, source, created_at)
+         select coalesce(max(version), 0) + 1, $1, $2 from ruleset
+         returning version",
+        source,
+        Instant(now) as _
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(StoredRuleset {
+        version: natural(version)?,
+        source: source.into(),
+        created_at: now,
+    })
+}

@@ -1,0 +1,85 @@
+//! One batch, one transaction, read from top to bottom.
+
+use super::error::commit;
+use super::{
+    SqliteWarehouse, decisions, events, identity, orders, position, products, profiles, quarantine, segments,
+};
+use crate::warehouse::batch::{
+    days, decisions_served, next_versions, products_seen, sort_out, with_quarantined,
+};
+use crate::warehouse::fold::fold;
+use crate::warehouse::fold::parts::Before;
+use crate::warehouse::fold::people::People;
+use crate::warehouse::{Applied, Batch, WarehouseError};
+
+pub(super) async fn apply(warehouse: &SqliteWarehouse, batch: &Batch<'_>) -> Result<Applied, WarehouseError> {
+    let mut tx = warehouse.writer.begin_with("begin immediate").await?;
+    let partition = batch.next.partition;
+
+    // The position is compared first and moved last; in between the write lock is ours.
+    let stored = position::read(&mut tx, partition).await?;
+    let found = stored.map(|row| row.position);
+    if found != batch.expected {
+        return Err(WarehouseError::PositionMoved {
+            expected: batch.expected,
+            found,
+        });
+    }
+
+    // What does not count; and what does, once.
+    let (quarantined, candidates) = sort_out(batch);
+    quarantine::insert(&mut tx, &batch.next, &quarantined, batch.now).await?;
+    let new = events::remember(&mut tx, &candidates).await?;
+    let effects = with_quarantined(batch, &new);
+
+    // Everything stored that the effects may change; then the effects, one after the other.
+    let mut orders = orders::read(&mut tx, &new).await?;
+    let mut people = People::of(effects.iter().map(|(_, effect)| *effect));
+    for (shop, subject) in orders.stored_subjects() {
+        people.touch(shop, subject);
+    }
+    identity::read(&mut tx, &mut people).await?;
+    let before = Before::of(&mut people);
+    let mut parts = profiles::read_parts(&mut tx, &before.subjects(&people)).await?;
+    let counted = fold(&effects, &mut orders, &mut people, &mut parts);
+
+    // Facts and dimensions.
+    events::insert_dates(&mut tx, &days(&counted)).await?;
+    events::insert(&mut tx, partition, &counted).await?;
+    decisions::insert(&mut tx, &decisions_served(&counted)).await?;
+    products::join(&mut tx, products_seen(&counted)).await?;
+    orders::write(&mut tx, &orders).await?;
+    identity::write(&mut tx, &people).await?;
+    profiles::write_parts(&mut tx, &parts, &people).await?;
+
+    // Documents, each with its next version.
+    let folded = parts.documents(&before, &mut people);
+    let subjects: Vec<_> = folded.iter().map(|(subject, _)| subject).collect();
+    let former = profiles::read_progress(&mut tx, &subjects).await?;
+    let documents = next_versions(folded, former, warehouse.epoch, batch);
+    let change_seq = stored.map_or(0, |row| row.change_seq);
+    let change_seq = profiles::write_documents(&mut tx, &documents, &people, partition, change_seq).await?;
+
+    if let Some(ruleset) = batch.ruleset {
+        segments::update(&mut tx, ruleset, &documents, &people, batch.now).await?;
+    }
+
+    if let Some(floor) = batch.dedupe_floor {
+        warehouse
+            .pruner
+            .prune(&mut tx, floor, batch.effects.len())
+            .await?;
+    }
+    position::store(&mut tx, batch.next, change_seq, batch.now).await?;
+    commit(tx).await?;
+
+    Ok(Applied {
+        new_events: new.len() as u64,
+        duplicate_events: (candidates.len() - new.len()) as u64,
+        quarantined: quarantined.len() as u64,
+        documents: documents
+            .into_iter()
+            .map(|written| (written.subject, written.document.version, written.bytes.into()))
+            .collect(),
+    })
+}

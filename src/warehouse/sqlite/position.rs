@@ -1,0 +1,60 @@
+//! `position`: how far each partition of the log is applied.
+
+use sqlx::sqlite::SqliteConnection;
+
+use super::error::{integer, natural};
+use crate::domain::ids::Timestamp;
+use crate::warehouse::{StoredPosition, WarehouseError};
+
+/// A position with the number of the partition's latest change of a profile.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PositionRow {
+    pub(super) position: StoredPosition,
+    pub(super) change_seq: i64,
+}
+
+pub(super) async fn read(
+    conn: &mut SqliteConnection,
+    partition: u16,
+) -> Result<Option<PositionRow>, WarehouseError> {
+    let row: Option<(String, i64, i64)> =
+        sqlx::query_as("select log_id, next_offset, change_seq from position where partition = ?1")
+            .bind(partition)
+            .fetch_optional(conn)
+            .await?;
+    let Some((log_id, offset, change_seq)) = row else {
+        return Ok(None);
+    };
+    let log_id = log_id.parse().map_err(|error| {
+        WarehouseError::Inconsistent(format!("log id of partition {partition}: {error}").into())
+    })?;
+    Ok(Some(PositionRow {
+        position: StoredPosition {
+            log_id,
+            partition,
+            offset: natural(offset)?,
+        },
+        change_seq,
+    }))
+}
+
+pub(super) async fn store(
+    conn: &mut SqliteConnection,
+    position: StoredPosition,
+    change_seq: i64,
+    now: Timestamp,
+) -> Result<(), WarehouseError> {
+    sqlx::query(
+        "insert into position (partition, log_id, next_offset, change_seq, updated_at) values (?1, ?2, ?3, ?4, ?5)
+         on conflict (partition) do update set log_id = excluded.log_id, next_offset = excluded.next_offset,
+         change_seq = excluded.change_seq, updated_at = excluded.updated_at",
+    )
+    .bind(position.partition)
+    .bind(position.log_id.to_string())
+    .bind(integer(position.offset)?)
+    .bind(change_seq)
+    .bind(now.0)
+    .execute(conn)
+    .await?;
+    Ok(())
+}

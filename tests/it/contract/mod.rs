@@ -1,0 +1,5 @@
+//! What every backend of a trait promises: one suite per trait, run against each backend.
+
+mod hot;
+mod queue;
+mod warehouse;

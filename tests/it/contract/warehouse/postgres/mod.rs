@@ -1,0 +1,116 @@
+//! The suite against PostgreSQL, and what only a server that many write to can show.
+
+mod faults;
+mod races;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cartwright::warehouse::{self, OpenError, Warehouse, WarehouseConfig};
+use sqlx::{AssertSqlSafe, Row as _};
+use tokio::sync::OnceCell;
+
+use super::Backend;
+use crate::support::postgres::Database;
+
+#[derive(Default)]
+struct Postgres {
+    database: OnceCell<Database>,
+}
+
+impl Postgres {
+    async fn database(&self) -> &Database {
+        self.database.get_or_init(Database::create).await
+    }
+}
+
+fn config(database: &Database, migrate: bool) -> WarehouseConfig {
+    WarehouseConfig {
+        url: database.url(),
+        migrate,
+    }
+}
+
+#[async_trait]
+impl Backend for Postgres {
+    async fn open(&self) -> Arc<dyn Warehouse> {
+        warehouse::open(&config(self.database().await, false))
+            .await
+            .unwrap()
+    }
+
+    async fn dump(&self) -> Vec<String> {
+        let mut conn = self.database().await.connect().await;
+        let tables: Vec<String> = sqlx::query_scalar(
+            "select relname::text from pg_class where relkind in ('r', 'p') and not relispartition
+             and relnamespace = 'public'::regnamespace order by 1",
+        )
+        .fetch_all(&mut conn)
+        .await
+        .unwrap();
+        let mut dump = Vec::new();
+        for table in tables {
+            let sql = format!("select t::text as line from {table} as t order by line");
+            let rows = sqlx::query(AssertSqlSafe(sql))
+                .fetch_all(&mut conn)
+                .await
+                .unwrap();
+            dump.extend(
+                rows.iter()
+                    .map(|row| format!("{table}: {}", row.get::<String, _>(0))),
+            );
+        }
+        dump
+    }
+
+    async fn integers(&self, sql: &'static str) -> Vec<i64> {
+        let mut conn = self.database().await.connect().await;
+        let kind = format!("select pg_typeof(number)::text from ({sql}) as rows(number) limit 1");
+        let kind: Option<String> = sqlx::query_scalar(AssertSqlSafe(kind))
+            .fetch_optional(&mut conn)
+            .await
+            .unwrap();
+        // An instant counts as milliseconds, as in SQLite.
+        let number = match kind.as_deref() {
+            Some("timestamp with time zone") => "extract(epoch from number) * 1000",
+            _ => "number",
+        };
+        let sql = format!("select ({number})::bigint from ({sql}) as rows(number)");
+        sqlx::query_scalar(AssertSqlSafe(sql))
+            .fetch_all(&mut conn)
+            .await
+            .unwrap()
+    }
+}
+
+super::contract!(Postgres);
+
+#[tokio::test]
+async fn a_schema_that_is_behind_is_refused_unless_it_may_be_migrated() {
+    let database = Database::empty().await;
+    let refused = warehouse::open(&config(&database, false)).await.unwrap_err();
+    assert!(matches!(refused, OpenError::Outdated { .. }), "{refused}");
+    warehouse::open(&config(&database, true))
+        .await
+        .unwrap()
+        .close()
+        .await;
+    warehouse::open(&config(&database, false)).await.unwrap();
+}
+
+#[tokio::test]
+async fn every_table_and_column_says_what_it_holds() {
+    let database = Database::create().await;
+    let silent: Vec<String> = sqlx::query_scalar(
+        "select c.relname || coalesce('.' || a.attname, '')
+         from pg_class as c
+         left join pg_attribute as a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+         where c.relkind in ('r', 'p', 'v') and c.relnamespace = 'public'::regnamespace
+         and c.relname <> '_sqlx_migrations' and not c.relispartition
+         and (obj_description(c.oid) is null or col_description(c.oid, a.attnum) is null)",
+    )
+    .fetch_all(&mut database.connect().await)
+    .await
+    .unwrap();
+    assert_eq!(silent, [""; 0]);
+}

@@ -1,0 +1,11 @@
+//! The whole product, called over its sockets.
+
+mod decisions;
+mod degraded;
+mod drain;
+mod events;
+mod health;
+mod identity;
+mod overlay;
+mod personalize;
+mod start_stop;

@@ -1,0 +1,112 @@
+//! A warehouse that does not always do as asked, by a script.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use cartwright::domain::ids::{Shop, SubjectId, Timestamp};
+use cartwright::domain::profile::Version;
+use cartwright::domain::recommend::Purchases;
+use cartwright::warehouse::{Applied, Batch, StoredPosition, StoredRuleset, Warehouse, WarehouseError};
+use tokio::sync::Notify;
+
+/// What becomes of one `apply`.
+#[derive(Debug, Clone)]
+pub enum Fault {
+    /// Nothing happens, with this error.
+    Reject(WarehouseError),
+    /// The batch is committed, and the answer lost.
+    FailAfterWrite,
+    /// The batch is applied once it is let go.
+    Hold(Arc<Notify>),
+    Slow(Duration),
+}
+
+/// Passes everything on to a real warehouse. Each `apply` meets the next fault of the script, and none once that is
+/// at its end.
+#[derive(Debug)]
+pub struct FaultyWarehouse {
+    inner: Arc<dyn Warehouse>,
+    script: Mutex<VecDeque<Fault>>,
+    /// Event ids that no transaction can store, unless they go to quarantine.
+    poison: BTreeSet<String>,
+    /// Told when an `apply` begins.
+    pub began: Notify,
+}
+
+impl FaultyWarehouse {
+    pub fn new(inner: Arc<dyn Warehouse>, script: impl IntoIterator<Item = Fault>) -> Self {
+        FaultyWarehouse {
+            inner,
+            script: Mutex::new(script.into_iter().collect()),
+            poison: BTreeSet::new(),
+            began: Notify::new(),
+        }
+    }
+
+    pub fn poisoned_by(mut self, event_ids: &[&str]) -> Self {
+        self.poison = event_ids.iter().map(|id| (*id).to_owned()).collect();
+        self
+    }
+
+    /// Faults of the script that nothing met yet.
+    pub fn faults_left(&self) -> usize {
+        self.script.lock().unwrap().len()
+    }
+}
+
+#[async_trait]
+impl Warehouse for FaultyWarehouse {
+    async fn position(&self, partition: u16) -> Result<Option<StoredPosition>, WarehouseError> {
+        self.inner.position(partition).await
+    }
+
+    async fn apply(&self, batch: &Batch<'_>) -> Result<Applied, WarehouseError> {
+        self.began.notify_one();
+        let poisonous = batch
+            .effects
+            .iter()
+            .any(|(_, effect)| effect.quarantine.is_none() && self.poison.contains(&*effect.event.event_id));
+        if poisonous {
+            return Err(WarehouseError::Rejected("poison".into()));
+        }
+        let fault = self.script.lock().unwrap().pop_front();
+        match fault {
+            None => {}
+            Some(Fault::Reject(error)) => return Err(error),
+            Some(Fault::FailAfterWrite) => {
+                self.inner.apply(batch).await?;
+                return Err(WarehouseError::Unknown("the answer was lost".into()));
+            }
+            Some(Fault::Hold(until)) => until.notified().await,
+            Some(Fault::Slow(time)) => tokio::time::sleep(time).await,
+        }
+        self.inner.apply(batch).await
+    }
+
+    async fn document(&self, subject: &SubjectId) -> Result<Option<(Version, Bytes)>, WarehouseError> {
+        self.inner.document(subject).await
+    }
+
+    async fn newest_ruleset(&self, known: Option<u64>) -> Result<Option<StoredRuleset>, WarehouseError> {
+        self.inner.newest_ruleset(known).await
+    }
+
+    async fn store_ruleset(&self, source: &str, now: Timestamp) -> Result<StoredRuleset, WarehouseError> {
+        self.inner.store_ruleset(source, now).await
+    }
+
+    async fn purchases(&self, shop: &Shop, max_lines: usize) -> Result<Purchases, WarehouseError> {
+        self.inner.purchases(shop, max_lines).await
+    }
+
+    async fn key_check_value(&self, own: &str) -> Result<String, WarehouseError> {
+        self.inner.key_check_value(own).await
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}

@@ -1,0 +1,202 @@
+//! The stacks that the product is tested on, and the stores of one test.
+//!
+//! A test that is about the product, not about one store, is written once, takes its [`Stack`] and is named in
+//! [`on_both_stacks`], which makes two tests of it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use cartwright::hot::HotConfig;
+use cartwright::queue::QueueConfig;
+use cartwright::warehouse::WarehouseConfig;
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
+use sqlx::{AssertSqlSafe, Row as _};
+use tempfile::TempDir;
+
+use super::postgres::Database;
+use super::proxy::{Proxy, Weather};
+
+/// Makes of each function `NAME(stack: Stack)` the tests `NAME::embedded` and `NAME::networked`.
+macro_rules! on_both_stacks {
+    ($($name:ident),+ $(,)?) => { $(
+        mod $name {
+            use $crate::support::stack::Stack;
+
+            #[tokio::test]
+            async fn embedded() {
+                Box::pin(super::$name(Stack::Embedded)).await;
+            }
+
+            #[tokio::test]
+            async fn networked() {
+                Box::pin(super::$name(Stack::Networked)).await;
+            }
+        }
+    )+ };
+}
+pub(crate) use on_both_stacks;
+
+/// See design.md §2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stack {
+    /// A log on disk, profiles in memory, SQLite: nothing to install.
+    Embedded,
+    /// PostgreSQL, and what else nodes share.
+    Networked,
+}
+
+/// Where the data of one test are; they go with the value.
+pub struct Stores {
+    pub stack: Stack,
+    pub folder: TempDir,
+    database: Option<Database>,
+    /// In front of the servers, by the name of each.
+    proxies: Vec<(&'static str, Proxy)>,
+}
+
+impl Stores {
+    pub async fn new(stack: Stack) -> Stores {
+        let mut stores = Stores::embedded();
+        if stack == Stack::Networked {
+            stores.database = Some(Database::create().await);
+            stores.stack = stack;
+        }
+        stores
+    }
+
+    pub fn embedded() -> Stores {
+        Stores {
+            stack: Stack::Embedded,
+            folder: tempfile::tempdir().unwrap(),
+            database: None,
+            proxies: Vec::new(),
+        }
+    }
+
+    /// Puts a proxy in front of every server.
+    pub async fn behind_proxies(mut self) -> Stores {
+        let urls = self.urls();
+        for (server, setting) in [("postgres", "warehouse.url")] {
+            let url = &urls.iter().find(|(name, _)| *name == setting).unwrap().1;
+            let upstream = tokio::net::lookup_host(authority(url)).await.unwrap().next();
+            self.proxies.push((server, Proxy::start(upstream.unwrap()).await));
+        }
+        self
+    }
+
+    /// Which servers can be sick together, with a name for it.
+    pub fn sick(&self) -> Vec<(&'static str, &'static [&'static str])> {
+        let all: [(_, &[_]); 3] = [
+            ("Redis", &["redis"]),
+            ("Postgres", &["postgres"]),
+            ("both", &["redis", "postgres"]),
+        ];
+        let there = |name: &&str| self.proxies.iter().any(|(proxied, _)| proxied == name);
+        all.into_iter()
+            .filter(|(_, servers)| servers.iter().all(|name| there(name)))
+            .collect()
+    }
+
+    /// Changes the weather in front of these servers.
+    pub fn weather(&self, servers: &[&str], weather: Weather) {
+        for (_, proxy) in self.proxies.iter().filter(|(name, _)| servers.contains(name)) {
+            proxy.set(weather);
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn within(&self, scheme: &str, name: &str) -> String {
+        format!("{scheme}:{}", self.path().join("data").join(name).display())
+    }
+
+    /// The URLs by the settings that take them.
+    pub fn urls(&self) -> [(&'static str, String); 3] {
+        let warehouse = match &self.database {
+            Some(database) => database.url(),
+            None => self.within("sqlite", "warehouse.db"),
+        };
+        [
+            ("queue.url", self.within("disk", "queue")),
+            ("hot.url", "memory:".to_owned()),
+            ("warehouse.url", self.through("postgres", warehouse)),
+        ]
+    }
+
+    /// `url` with the proxy in front of `server` in its place, where there is one.
+    fn through(&self, server: &str, url: String) -> String {
+        match self.proxies.iter().find(|(name, _)| *name == server) {
+            Some((_, proxy)) => url.replacen(authority(&url), &proxy.addr().to_string(), 1),
+            None => url,
+        }
+    }
+
+    fn url(&self, setting: &str) -> String {
+        let urls = self.urls();
+        urls.into_iter().find(|(name, _)| *name == setting).unwrap().1
+    }
+
+    pub fn queue(&self) -> QueueConfig {
+        QueueConfig {
+            url: self.url("queue.url"),
+            limit_bytes: 64 << 20,
+            retain: Duration::from_secs(3_600),
+            retain_bytes: 64 << 20,
+            segment_bytes: 1 << 20,
+        }
+    }
+
+    pub fn hot(&self) -> HotConfig {
+        HotConfig {
+            url: self.url("hot.url"),
+            memory_bytes: 8 << 20,
+        }
+    }
+
+    pub fn warehouse(&self) -> WarehouseConfig {
+        WarehouseConfig {
+            url: self.url("warehouse.url"),
+            migrate: self.stack == Stack::Embedded,
+        }
+    }
+
+    /// The log is lost, the warehouse is not.
+    pub fn lose_log(&self) {
+        std::fs::remove_dir_all(self.path().join("data/queue")).unwrap();
+    }
+
+    /// What the warehouse answers, every column of which is cast to text.
+    pub async fn rows(&self, sql: &str) -> Vec<Vec<Option<String>>> {
+        let sql = AssertSqlSafe(sql.to_owned());
+        if let Some(database) = &self.database {
+            let mut conn = database.connect().await;
+            let rows = sqlx::query(sql).fetch_all(&mut conn).await.unwrap();
+            return rows
+                .iter()
+                .map(|row| (0..row.len()).map(|n| row.get(n)).collect())
+                .collect();
+        }
+        let options = SqliteConnectOptions::new().filename(self.path().join("data/warehouse.db"));
+        let pool = SqlitePool::connect_with(options).await.unwrap();
+        let rows = sqlx::query(sql).fetch_all(&pool).await.unwrap();
+        pool.close().await;
+        rows.iter()
+            .map(|row| (0..row.len()).map(|n| row.get(n)).collect())
+            .collect()
+    }
+
+    /// The first column of [`rows`](Self::rows).
+    pub async fn column(&self, sql: &str) -> Vec<String> {
+        let rows = self.rows(sql).await;
+        rows.into_iter().map(|mut row| row.remove(0).unwrap()).collect()
+    }
+}
+
+/// `HOST:PORT` of a URL.
+fn authority(url: &str) -> &str {
+    let place = url.split_once("://").unwrap().1;
+    let place = place.split_once('/').map_or(place, |(place, _)| place);
+    place.rsplit_once('@').map_or(place, |(_, place)| place)
+}

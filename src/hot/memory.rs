@@ -6,14 +6,14 @@
 //!   came by. That is close to least recently used, and a read costs one flag instead of a list operation.
 //! - A value larger than a whole shard is not kept; the warehouse has it.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasher as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use foldhash::fast::RandomState;
-use std::collections::HashMap;
-use std::hash::BuildHasher as _;
 
-use super::{HotError, HotProfile, HotStore};
+use super::{HotError, HotObserver, HotProfile, HotStore};
 use crate::domain::ids::SubjectId;
 
 /// Enough that two cores rarely meet on one lock.
@@ -29,6 +29,8 @@ const ENTRY_OVERHEAD_BYTES: usize = 200;
 pub(super) struct MemoryStore {
     hasher: RandomState,
     shards: Box<[Mutex<Shard>]>,
+    published: Mutex<BTreeMap<u16, u64>>,
+    observers: RwLock<Vec<Arc<dyn HotObserver>>>,
 }
 
 #[derive(Debug)]
@@ -55,6 +57,15 @@ impl MemoryStore {
         MemoryStore {
             hasher: RandomState::default(),
             shards,
+            published: Mutex::default(),
+            observers: RwLock::default(),
+        }
+    }
+
+    fn report(&self, subject: &SubjectId) {
+        let observers = self.observers.read().unwrap_or_else(PoisonError::into_inner);
+        for observer in observers.iter() {
+            observer.changed(subject);
         }
     }
 
@@ -85,7 +96,8 @@ impl Shard {
         Some(slot.profile.clone())
     }
 
-    fn put_newer(&mut self, subject: &SubjectId, profile: &HotProfile) {
+    /// Returns whether what the store holds of `subject` changed.
+    fn put_newer(&mut self, subject: &SubjectId, profile: &HotProfile) -> bool {
         let at = self.index.get(subject).copied();
         if let Some(at) = at {
             let is_kept = self.slots.get(at).is_some_and(|slot| {
@@ -93,14 +105,14 @@ impl Shard {
                 have.epoch == profile.version.epoch && have.n >= profile.version.n
             });
             if is_kept {
-                return;
+                return false;
             }
             // Taken out first: should the new value not fit, the old one must not answer in its place.
             self.remove(at);
         }
         let size = size(subject, profile);
         if size > self.limit_bytes {
-            return;
+            return at.is_some();
         }
         while self.bytes + size > self.limit_bytes {
             self.evict_one();
@@ -112,6 +124,7 @@ impl Shard {
             profile: profile.clone(),
             read_since_hand: false,
         });
+        true
     }
 
     fn evict_one(&mut self) {
@@ -155,11 +168,33 @@ impl HotStore for MemoryStore {
 
     async fn put_newer(&self, profiles: &[(SubjectId, HotProfile)]) -> Result<(), HotError> {
         for (subject, profile) in profiles {
-            if let Some(mut shard) = self.shard(subject) {
-                shard.put_newer(subject, profile);
+            // The lock is gone before the observers are told.
+            let changed = self
+                .shard(subject)
+                .is_some_and(|mut shard| shard.put_newer(subject, profile));
+            if changed {
+                self.report(subject);
             }
         }
         Ok(())
+    }
+
+    async fn published(&self, partition: u16) -> Result<Option<u64>, HotError> {
+        let published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(published.get(&partition).copied())
+    }
+
+    async fn mark_published(&self, partition: u16, change_seq: u64) -> Result<Option<u64>, HotError> {
+        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(published.insert(partition, change_seq))
+    }
+
+    /// Evictions are not reported: an evicted value was the newest put.
+    fn observe(&self, observer: Arc<dyn HotObserver>) -> bool {
+        observer.following();
+        let mut observers = self.observers.write().unwrap_or_else(PoisonError::into_inner);
+        observers.push(observer);
+        true
     }
 }
 

@@ -29,6 +29,21 @@ pub enum HotError {
     Unavailable(Arc<str>),
 }
 
+/// Told of changes to the store, whoever makes them, so that a cache in front of it never stays stale.
+///
+/// Called inline by whatever reads the store's messages: an implementation returns at once and never blocks.
+pub trait HotObserver: Send + Sync + std::fmt::Debug {
+    /// From now on every change is reported, until [`HotObserver::lost`].
+    fn following(&self);
+
+    /// The value of `subject` was written, evicted or expired: what was read of it before may be stale.
+    fn changed(&self, subject: &SubjectId);
+
+    /// Changes may go unreported: everything that was read before, and all that is read until
+    /// [`HotObserver::following`], may be stale.
+    fn lost(&self);
+}
+
 /// The hot store, as the read path and the fast lane see it.
 #[async_trait]
 pub trait HotStore: Send + Sync + std::fmt::Debug {
@@ -38,6 +53,19 @@ pub trait HotStore: Send + Sync + std::fmt::Debug {
     /// Stores each profile unless a version of the same epoch at least as new is there. A value of another
     /// epoch is always replaced.
     async fn put_newer(&self, profiles: &[(SubjectId, HotProfile)]) -> Result<(), HotError>;
+
+    /// The greatest `change_seq` of `partition` up to which every change was put here; `None` where none is known,
+    /// as in a store that is new or lost its data.
+    async fn published(&self, partition: u16) -> Result<Option<u64>, HotError>;
+
+    /// Notes that the changes of `partition` up to `change_seq` were put here, and returns what was noted before.
+    ///
+    /// The caller compares that with what it noted last: an older note, or none, means that the store lost writes.
+    async fn mark_published(&self, partition: u16, change_seq: u64) -> Result<Option<u64>, HotError>;
+
+    /// Reports changes to `observer` for the life of the store. Returns whether this store reports any: where it does
+    /// not, nothing read from it may be kept.
+    fn observe(&self, observer: Arc<dyn HotObserver>) -> bool;
 }
 
 /// Settings of the hot store.

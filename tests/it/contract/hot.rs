@@ -1,11 +1,13 @@
 //! The hot store's promises.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use cartwright::domain::ids::SubjectId;
 use cartwright::domain::profile::Version;
-use cartwright::hot::{self, HotConfig, HotProfile, HotStore};
+use cartwright::hot::{self, HotConfig, HotObserver, HotProfile, HotStore};
 
 fn subject(n: u32) -> SubjectId {
     SubjectId::from_stored(&format!("a:k.{n}"))
@@ -91,6 +93,75 @@ async fn racing_writers_leave_the_newest(store: Arc<dyn HotStore>) {
     assert_eq!(store.get(&subject(1)).await.unwrap().unwrap().version.n, 799);
 }
 
+async fn a_mark_is_kept_per_partition_and_answers_with_its_predecessor(store: Arc<dyn HotStore>) {
+    assert_eq!(store.published(0).await.unwrap(), None);
+    assert_eq!(store.mark_published(0, 5).await.unwrap(), None);
+    assert_eq!(store.mark_published(0, 9).await.unwrap(), Some(5));
+    assert_eq!(store.published(0).await.unwrap(), Some(9));
+    assert_eq!(store.published(1).await.unwrap(), None);
+    // A restored warehouse counts from where its backup was.
+    assert_eq!(store.mark_published(0, 3).await.unwrap(), Some(9));
+    assert_eq!(store.published(0).await.unwrap(), Some(3));
+}
+
+#[derive(Debug, Default)]
+struct Recording {
+    following: AtomicBool,
+    changed: Mutex<Vec<SubjectId>>,
+}
+
+impl HotObserver for Recording {
+    fn following(&self) {
+        self.following.store(true, Ordering::SeqCst);
+    }
+
+    fn changed(&self, subject: &SubjectId) {
+        self.changed.lock().unwrap().push(subject.clone());
+    }
+
+    fn lost(&self) {
+        self.following.store(false, Ordering::SeqCst);
+    }
+}
+
+/// What was read of a value before it changed is reported as changed, whoever changed it.
+async fn a_change_is_reported_to_whoever_read_the_value(store: Arc<dyn HotStore>) {
+    let observer = Arc::new(Recording::default());
+    assert!(store.observe(Arc::clone(&observer) as Arc<dyn HotObserver>));
+    eventually(|| observer.following.load(Ordering::SeqCst)).await;
+    let is_reported = |n| observer.changed.lock().unwrap().contains(&subject(n));
+
+    store
+        .put_newer(&[(subject(1), profile(1, 5, "five"))])
+        .await
+        .unwrap();
+    store.get(&subject(1)).await.unwrap();
+    observer.changed.lock().unwrap().clear();
+    store
+        .put_newer(&[(subject(1), profile(1, 6, "six"))])
+        .await
+        .unwrap();
+    eventually(|| is_reported(1)).await;
+
+    // So is a subject whom the store did not know.
+    assert_eq!(store.get(&subject(2)).await.unwrap(), None);
+    store
+        .put_newer(&[(subject(2), profile(1, 1, "one"))])
+        .await
+        .unwrap();
+    eventually(|| is_reported(2)).await;
+}
+
+async fn eventually(is_so: impl Fn() -> bool) {
+    tokio::time::timeout(Duration::from_secs(20), async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await
+    .expect("not within 20 s");
+}
+
 macro_rules! suite {
     ($open:expr, $($test:ident)*) => { $(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -117,6 +188,8 @@ mod memory {
         an_older_or_equal_version_never_overwrites
         another_epoch_always_replaces
         racing_writers_leave_the_newest
+        a_mark_is_kept_per_partition_and_answers_with_its_predecessor
+        a_change_is_reported_to_whoever_read_the_value
     }
 }
 

@@ -17,7 +17,7 @@ use cartwright::domain::profile::Version;
 use cartwright::domain::recommend::Purchases;
 use cartwright::domain::user_token::UserTokenKey;
 use cartwright::drain::{BatchLimits, FastLane};
-use cartwright::hot::{HotError, HotProfile, HotStore};
+use cartwright::hot::{HotError, HotObserver, HotProfile, HotStore};
 use cartwright::http::{Settings, State, StateParts, operator_router, public_router};
 use cartwright::ingest::{Ingest, PARTITION};
 use cartwright::keys::{ApiKey, KeyKind, KeyRing};
@@ -111,6 +111,18 @@ impl HotStore for SwitchedHot {
 
     async fn put_newer(&self, profiles: &[(SubjectId, HotProfile)]) -> Result<(), HotError> {
         self.0.put_newer(profiles).await
+    }
+
+    async fn published(&self, partition: u16) -> Result<Option<u64>, HotError> {
+        self.0.published(partition).await
+    }
+
+    async fn mark_published(&self, partition: u16, change_seq: u64) -> Result<Option<u64>, HotError> {
+        self.0.mark_published(partition, change_seq).await
+    }
+
+    fn observe(&self, observer: Arc<dyn HotObserver>) -> bool {
+        self.0.observe(observer)
     }
 }
 

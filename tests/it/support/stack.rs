@@ -93,7 +93,7 @@ impl Stores {
         ];
         let there = |name: &&str| self.proxies.iter().any(|(proxied, _)| proxied == name);
         all.into_iter()
-            .filter(|(_, servers)| servers.iter().all(|name| there(name)))
+            .filter(|(_, servers)| servers.iter().all(&there))
             .collect()
     }
 

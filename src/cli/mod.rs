@@ -8,8 +8,10 @@
 mod apply;
 mod check;
 mod demo;
+mod evaluate;
 mod health;
 mod import;
+mod input;
 mod keys;
 mod migrate;
 mod openapi;
@@ -42,6 +44,7 @@ enum Command {
     Serve,
     Demo(demo::Args),
     Import(import::Args),
+    Evaluate(evaluate::Args),
     /// Tests the configuration and its connections without serving.
     Check,
     /// Checks a ruleset and puts it in force.
@@ -84,6 +87,9 @@ fn dispatch(command: Command, matches: &ArgMatches) -> anyhow::Result<ExitCode> 
     if let Command::Openapi = command {
         return openapi::run();
     }
+    if let Command::Evaluate(args) = &command {
+        return evaluate::run(args);
+    }
     let loaded = load(matches)?;
     telemetry::init_logs(match command {
         // They show how far they are themselves.
@@ -107,6 +113,7 @@ fn dispatch(command: Command, matches: &ArgMatches) -> anyhow::Result<ExitCode> 
         Command::Migrate => block_on(migrate::run(loaded.config)),
         Command::Health => block_on(health::run(loaded.config)),
         Command::Keys(args) => keys::run(&args, loaded.config),
+        Command::Evaluate(args) => evaluate::run(&args),
         Command::Openapi => openapi::run(),
     }
 }

@@ -13,6 +13,9 @@
 //!   file's rows.
 
 pub mod online_retail;
+pub mod sessions;
+
+use std::io::Read;
 
 /// An event in the JSON form that `POST /events` takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,4 +62,59 @@ fn listed(problems: &[RowProblem], total: u64) -> String {
         text.push_str("\n  …");
     }
     text
+}
+
+/// Bad rows that an error lists; enough to see the pattern.
+const PROBLEM_LIMIT: usize = 10;
+
+/// The rows that say nothing sensible, as they are found.
+#[derive(Default)]
+struct Problems {
+    first: Vec<RowProblem>,
+    total: u64,
+}
+
+impl Problems {
+    fn add(&mut self, line: u64, reason: String) {
+        self.total += 1;
+        if self.first.len() < PROBLEM_LIMIT {
+            self.first.push(RowProblem { line, reason });
+        }
+    }
+
+    /// # Errors
+    /// When there was one.
+    fn none(self) -> Result<(), ImportError> {
+        if self.total == 0 {
+            return Ok(());
+        }
+        Err(ImportError::Rows {
+            problems: self.first,
+            total: self.total,
+        })
+    }
+}
+
+/// The next record; whether there was one.
+fn read<R: Read>(reader: &mut csv::Reader<R>, record: &mut csv::StringRecord) -> Result<bool, ImportError> {
+    reader.read_record(record).map_err(|source| ImportError::Read {
+        line: source.position().unwrap_or(reader.position()).line(),
+        source,
+    })
+}
+
+fn check_header(record: &csv::StringRecord, expected: &[&str]) -> Result<(), ImportError> {
+    // Spreadsheets like to put a byte order mark before the first name.
+    let found: Vec<&str> = record
+        .iter()
+        .map(|name| name.trim_start_matches('\u{feff}').trim())
+        .collect();
+    if found == expected {
+        return Ok(());
+    }
+    let found: String = found.join(",").chars().take(200).collect();
+    Err(ImportError::Header {
+        found,
+        expected: expected.join(","),
+    })
 }

@@ -8,18 +8,17 @@
 mod delivery;
 mod report;
 
-use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use flate2::bufread::MultiGzDecoder;
 
 pub(super) use self::delivery::{Receipts, send};
 use self::report::sentence;
 pub(super) use self::report::table;
+use super::input;
 use super::operator::OperatorClient;
 use super::progress::Progress;
 use crate::app::{self, App};
@@ -115,16 +114,7 @@ pub(super) async fn connect(addr: &str) -> anyhow::Result<OperatorClient> {
 
 /// Reads and converts a file, plain or gzipped.
 pub(super) fn read(path: &Path) -> anyhow::Result<Conversion> {
-    let file = File::open(path).with_context(|| format!("{} could not be opened", path.display()))?;
-    let mut reader = BufReader::with_capacity(1 << 20, file);
-    let zipped = std::io::BufRead::fill_buf(&mut reader)
-        .with_context(|| format!("{} could not be read", path.display()))?
-        .starts_with(&[0x1f, 0x8b]);
-    let input: Box<dyn Read> = if zipped {
-        Box::new(MultiGzDecoder::new(reader))
-    } else {
-        Box::new(reader)
-    };
+    let input = input::open(path)?;
     convert(input).with_context(|| format!("{} cannot be imported", path.display()))
 }
 

@@ -11,6 +11,7 @@
 //! - It knows nothing of time within a session: a later model may.
 
 mod population;
+pub mod sessions;
 #[cfg(test)]
 mod tests;
 

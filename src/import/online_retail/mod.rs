@@ -35,7 +35,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use self::row::{Kind, Row};
-use super::{ImportError, OutgoingEvent, RowProblem};
+use super::{ImportError, OutgoingEvent, Problems, check_header, read};
 
 /// The columns, in order.
 pub const HEADER: [&str; 8] = [
@@ -51,9 +51,6 @@ pub const HEADER: [&str; 8] = [
 
 /// Rows that one import takes: five times the whole data set, some 250 MB.
 pub const ROW_LIMIT: u64 = 2_000_000;
-
-/// Bad rows that an error lists; enough to see the pattern.
-const PROBLEM_LIMIT: usize = 10;
 
 const CURRENCY: &str = "GBP";
 
@@ -114,7 +111,7 @@ pub fn convert(input: impl Read, mut progress: impl FnMut(u64)) -> Result<Conver
         .from_reader(input);
     let mut record = csv::StringRecord::new();
     read(&mut reader, &mut record)?;
-    check_header(&record)?;
+    check_header(&record, &HEADER)?;
 
     let mut ledger = Ledger::default();
     while read(&mut reader, &mut record)? {
@@ -124,7 +121,7 @@ pub fn convert(input: impl Read, mut progress: impl FnMut(u64)) -> Result<Conver
         }
         ledger.summary.rows += 1;
         if let Err(reason) = Row::parse(&record).and_then(|row| ledger.enter(&row)) {
-            ledger.problem(line, reason);
+            ledger.problems.add(line, reason);
         }
         if ledger.summary.rows.is_multiple_of(4096) {
             progress(ledger.summary.rows);
@@ -134,38 +131,13 @@ pub fn convert(input: impl Read, mut progress: impl FnMut(u64)) -> Result<Conver
     ledger.close()
 }
 
-/// The next record; whether there was one.
-fn read<R: Read>(reader: &mut csv::Reader<R>, record: &mut csv::StringRecord) -> Result<bool, ImportError> {
-    reader.read_record(record).map_err(|source| ImportError::Read {
-        line: source.position().unwrap_or(reader.position()).line(),
-        source,
-    })
-}
-
-fn check_header(record: &csv::StringRecord) -> Result<(), ImportError> {
-    // Spreadsheets like to put a byte order mark before the first name.
-    let found: Vec<&str> = record
-        .iter()
-        .map(|name| name.trim_start_matches('\u{feff}').trim())
-        .collect();
-    if found == HEADER {
-        return Ok(());
-    }
-    let found: String = found.join(",").chars().take(200).collect();
-    Err(ImportError::Header {
-        found,
-        expected: HEADER.join(","),
-    })
-}
-
 #[derive(Default)]
 struct Ledger {
     invoices: Vec<Invoice>,
     /// Number to place in `invoices`: rows of one invoice may stand anywhere.
     places: HashMap<String, usize>,
     summary: Summary,
-    problems: Vec<RowProblem>,
-    problem_count: u64,
+    problems: Problems,
 }
 
 /// A line of an order or a refund, as the E-commerce specification spells it.
@@ -182,13 +154,6 @@ struct Product<'a> {
 }
 
 impl Ledger {
-    fn problem(&mut self, line: u64, reason: String) {
-        self.problem_count += 1;
-        if self.problems.len() < PROBLEM_LIMIT {
-            self.problems.push(RowProblem { line, reason });
-        }
-    }
-
     fn enter(&mut self, row: &Row<'_>) -> Result<(), String> {
         // Rows of an `A` invoice and of a `C` invoice are what their invoice is; only plain ones depend on the sign.
         match row.kind {
@@ -274,12 +239,7 @@ impl Ledger {
     }
 
     fn close(mut self) -> Result<Conversion, ImportError> {
-        if self.problem_count > 0 {
-            return Err(ImportError::Rows {
-                problems: self.problems,
-                total: self.problem_count,
-            });
-        }
+        self.problems.none()?;
         self.invoices
             .sort_by(|a, b| (&a.time, &a.number).cmp(&(&b.time, &b.number)));
         let mut customers = BTreeSet::new();

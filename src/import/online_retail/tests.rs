@@ -1,6 +1,7 @@
 use serde_json::Value;
 
 use super::*;
+use crate::import::PROBLEM_LIMIT;
 
 const HEAD: &str = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n";
 

@@ -94,6 +94,7 @@ pub(super) async fn open_hot(config: &Config) -> Result<Arc<dyn HotStore>, hot::
     hot::open(&HotConfig {
         url: settings.url.expose().to_owned(),
         memory_bytes: settings.memory_bytes,
+        ttl: settings.ttl,
     })
     .await
 }

@@ -5,8 +5,10 @@
 //! one warehouse epoch overwrite a newer one, however late the writer.
 
 mod memory;
+mod redis;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -71,10 +73,12 @@ pub trait HotStore: Send + Sync + std::fmt::Debug {
 /// Settings of the hot store.
 #[derive(Debug, Clone)]
 pub struct HotConfig {
-    /// `memory:`.
+    /// `memory:`, `redis://…`, `rediss://…` or `redis-cluster://…`.
     pub url: String,
     /// The most bytes (keys and values) that `memory:` keeps; the least recently used go first.
     pub memory_bytes: u64,
+    /// How long a Redis keeps a profile that nobody writes.
+    pub ttl: Duration,
 }
 
 /// Why a hot store could not be opened.
@@ -87,13 +91,14 @@ pub enum OpenError {
 /// Opens the hot store that `config.url` names.
 ///
 /// # Errors
-/// [`OpenError::Url`] when the scheme is not known.
+/// [`OpenError::Url`] when the URL cannot be read. A server that is away is none: it is looked for from here on.
 pub async fn open(config: &HotConfig) -> Result<Arc<dyn HotStore>, OpenError> {
-    match config.url.as_str() {
-        "memory:" => Ok(Arc::new(memory::MemoryStore::new(config.memory_bytes))),
+    match config.url.split_once(':') {
+        Some(("memory", "")) => Ok(Arc::new(memory::MemoryStore::new(config.memory_bytes))),
+        Some(("redis" | "rediss" | "redis-cluster" | "rediss-cluster", _)) => redis::open(config).await,
         _ => Err(OpenError::Url {
             url: masked(&config.url),
-            reason: "expected memory:",
+            reason: "expected memory: or redis://HOST:PORT",
         }),
     }
 }

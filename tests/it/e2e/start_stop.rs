@@ -39,7 +39,11 @@ async fn an_event_is_in_the_warehouse_after_a_restart_and_counts_in_the_next_ans
     let app = TestApp::with(folder).start().await;
     let answer = app.get("/personalize?anonymous_id=a1", PUBLIC_KEY).await.json();
     assert_eq!(answer["profile"]["known"], true, "{answer}");
-    assert_eq!(answer["profile"]["source"], "warehouse", "{answer}");
+    let source = match stack {
+        Stack::Embedded => "warehouse",
+        Stack::Networked => "hot",
+    };
+    assert_eq!(answer["profile"]["source"], source, "{answer}");
     app.stop().await;
 }
 

@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -218,6 +218,8 @@ pub(crate) struct Api {
     lane: CancellationToken,
     lane_task: Option<JoinHandle<()>>,
     fast_lane: Arc<FastLane>,
+    /// How far the lane is: applied, and put into the hot store.
+    published: Arc<AtomicU64>,
     servers: Vec<JoinHandle<bool>>,
     worker: JoinHandle<()>,
     worker_stop: CancellationToken,
@@ -322,6 +324,7 @@ impl Api {
         let worker = tokio::spawn(worker.run(worker_stop.clone()));
         let stopping = CancellationToken::new();
         let passed = Arc::clone(&overlay);
+        let published = Arc::new(AtomicU64::new(0));
         let state = State::from(StateParts {
             settings: options.settings,
             keys,
@@ -358,7 +361,13 @@ impl Api {
             warehouse,
             hot,
             ruleset: Arc::new(move || rulesets.current()),
-            passed: Arc::new(move |partition, next| passed.lane_passed(partition, next)),
+            passed: {
+                let published = Arc::clone(&published);
+                Arc::new(move |partition, next| {
+                    passed.lane_passed(partition, next);
+                    published.store(next, Ordering::SeqCst);
+                })
+            },
             metrics,
             partition: PARTITION,
             limits: BatchLimits::default(),
@@ -379,6 +388,7 @@ impl Api {
             lane: CancellationToken::new(),
             lane_task: None,
             fast_lane,
+            published,
             servers,
             worker,
             worker_stop,
@@ -402,12 +412,11 @@ impl Api {
         }
     }
 
-    /// Waits until every durable event is in the warehouse.
+    /// Waits until every durable event is in the warehouse and the hot store.
     pub(crate) async fn settle(&self) {
         for _ in 0..2_000 {
             let next = self.queue.extent(PARTITION).await.unwrap().next;
-            let position = self.store.position(PARTITION).await.unwrap();
-            if position.map_or(0, |position| position.offset) >= next {
+            if self.published.load(Ordering::SeqCst) >= next {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(2)).await;

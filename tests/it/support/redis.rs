@@ -54,6 +54,13 @@ impl RedisServer {
         }
     }
 
+    /// The port of the listener with TLS, for a server that was started with [`tls`].
+    pub fn tls_url(&self) -> String {
+        // The certificate is nobody's.
+        let port: Vec<String> = self.command(&["config", "get", "tls-port"]);
+        format!("rediss://127.0.0.1:{}/#insecure", port[1])
+    }
+
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -156,6 +163,21 @@ impl Drop for RedisServer {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// The arguments of a server that listens with TLS as well.
+pub fn tls() -> Vec<String> {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls");
+    let file = |name: &str| fixtures.join(name).display().to_string();
+    [
+        ("--tls-port", free_port().to_string()),
+        ("--tls-cert-file", file("certificate.pem")),
+        ("--tls-key-file", file("key.pem")),
+        ("--tls-auth-clients", "no".to_owned()),
+    ]
+    .into_iter()
+    .flat_map(|(name, value)| [name.to_owned(), value])
+    .collect()
 }
 
 /// A Redis Cluster of three masters that share all slots.

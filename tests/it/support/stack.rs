@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use super::postgres::Database;
 use super::proxy::{Proxy, Weather};
+use super::redis::RedisServer;
 
 /// Makes of each function `NAME(stack: Stack)` the tests `NAME::embedded` and `NAME::networked`.
 macro_rules! on_both_stacks {
@@ -41,7 +42,7 @@ pub(crate) use on_both_stacks;
 pub enum Stack {
     /// A log on disk, profiles in memory, SQLite: nothing to install.
     Embedded,
-    /// PostgreSQL, and what else nodes share.
+    /// Hot profiles in Redis, PostgreSQL.
     Networked,
 }
 
@@ -50,6 +51,7 @@ pub struct Stores {
     pub stack: Stack,
     pub folder: TempDir,
     database: Option<Database>,
+    redis: Option<RedisServer>,
     /// In front of the servers, by the name of each.
     proxies: Vec<(&'static str, Proxy)>,
 }
@@ -59,6 +61,7 @@ impl Stores {
         let mut stores = Stores::embedded();
         if stack == Stack::Networked {
             stores.database = Some(Database::create().await);
+            stores.redis = Some(RedisServer::start(&[]));
             stores.stack = stack;
         }
         stores
@@ -69,6 +72,7 @@ impl Stores {
             stack: Stack::Embedded,
             folder: tempfile::tempdir().unwrap(),
             database: None,
+            redis: None,
             proxies: Vec::new(),
         }
     }
@@ -76,7 +80,7 @@ impl Stores {
     /// Puts a proxy in front of every server.
     pub async fn behind_proxies(mut self) -> Stores {
         let urls = self.urls();
-        for (server, setting) in [("postgres", "warehouse.url")] {
+        for (server, setting) in [("redis", "hot.url"), ("postgres", "warehouse.url")] {
             let url = &urls.iter().find(|(name, _)| *name == setting).unwrap().1;
             let upstream = tokio::net::lookup_host(authority(url)).await.unwrap().next();
             self.proxies.push((server, Proxy::start(upstream.unwrap()).await));
@@ -118,9 +122,13 @@ impl Stores {
             Some(database) => database.url(),
             None => self.within("sqlite", "warehouse.db"),
         };
+        let hot = match &self.redis {
+            Some(redis) => redis.url(),
+            None => "memory:".to_owned(),
+        };
         [
             ("queue.url", self.within("disk", "queue")),
-            ("hot.url", "memory:".to_owned()),
+            ("hot.url", self.through("redis", hot)),
             ("warehouse.url", self.through("postgres", warehouse)),
         ]
     }
@@ -152,6 +160,7 @@ impl Stores {
         HotConfig {
             url: self.url("hot.url"),
             memory_bytes: 8 << 20,
+            ttl: Duration::from_secs(3_600),
         }
     }
 

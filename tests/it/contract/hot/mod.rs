@@ -1,6 +1,8 @@
-//! The hot store's promises.
+//! The hot store's promises, on every backend.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+mod redis;
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -107,6 +109,7 @@ async fn a_mark_is_kept_per_partition_and_answers_with_its_predecessor(store: Ar
 #[derive(Debug, Default)]
 struct Recording {
     following: AtomicBool,
+    lost: AtomicUsize,
     changed: Mutex<Vec<SubjectId>>,
 }
 
@@ -120,6 +123,7 @@ impl HotObserver for Recording {
     }
 
     fn lost(&self) {
+        self.lost.fetch_add(1, Ordering::SeqCst);
         self.following.store(false, Ordering::SeqCst);
     }
 }
@@ -152,6 +156,17 @@ async fn a_change_is_reported_to_whoever_read_the_value(store: Arc<dyn HotStore>
     eventually(|| is_reported(2)).await;
 }
 
+/// A store that cannot report changes says so.
+async fn nothing_is_reported(store: Arc<dyn HotStore>) {
+    let observer = Arc::new(Recording::default());
+    assert!(!store.observe(Arc::clone(&observer) as Arc<dyn HotObserver>));
+    store
+        .put_newer(&[(subject(1), profile(1, 5, "five"))])
+        .await
+        .unwrap();
+    assert!(!observer.following.load(Ordering::SeqCst));
+}
+
 async fn eventually(is_so: impl Fn() -> bool) {
     tokio::time::timeout(Duration::from_secs(20), async {
         while !is_so() {
@@ -162,11 +177,52 @@ async fn eventually(is_so: impl Fn() -> bool) {
     .expect("not within 20 s");
 }
 
+async fn open(url: impl Into<String>) -> Arc<dyn HotStore> {
+    let config = HotConfig {
+        url: url.into(),
+        memory_bytes: 1 << 20,
+        ttl: Duration::from_secs(60),
+    };
+    hot::open(&config).await.unwrap()
+}
+
+/// As [`open`], once the store answers.
+async fn open_ready(url: impl Into<String>) -> Arc<dyn HotStore> {
+    let store = open(url).await;
+    answers(&*store).await;
+    store
+}
+
+/// Waits until the store takes reads and writes.
+async fn answers(store: &dyn HotStore) {
+    tokio::time::timeout(Duration::from_secs(30), async {
+        while store.get(&subject(0)).await.is_err() || store.published(0).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .expect("the store does not answer within 30 s");
+}
+
+/// The tests of what every backend promises; `$open` gives a store and what has to live as long.
+macro_rules! promises {
+    ($open:expr) => {
+        suite! { $open,
+            a_value_comes_back_as_it_was_put
+            an_older_or_equal_version_never_overwrites
+            another_epoch_always_replaces
+            racing_writers_leave_the_newest
+            a_mark_is_kept_per_partition_and_answers_with_its_predecessor
+        }
+    };
+}
+
 macro_rules! suite {
     ($open:expr, $($test:ident)*) => { $(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $test() {
-            super::$test($open.await).await;
+            let (store, _alive) = $open.await;
+            super::$test(store).await;
         }
     )* };
 }
@@ -174,33 +230,71 @@ macro_rules! suite {
 mod memory {
     use super::*;
 
-    async fn open() -> Arc<dyn HotStore> {
-        hot::open(&HotConfig {
-            url: "memory:".into(),
-            memory_bytes: 1 << 20,
-        })
-        .await
-        .unwrap()
+    async fn store() -> (Arc<dyn HotStore>, ()) {
+        (open("memory:").await, ())
     }
 
-    suite! { open(),
-        a_value_comes_back_as_it_was_put
-        an_older_or_equal_version_never_overwrites
-        another_epoch_always_replaces
-        racing_writers_leave_the_newest
-        a_mark_is_kept_per_partition_and_answers_with_its_predecessor
-        a_change_is_reported_to_whoever_read_the_value
+    promises! { store() }
+    suite! { store(), a_change_is_reported_to_whoever_read_the_value }
+}
+
+mod redis_single {
+    use super::*;
+    use crate::support::redis::RedisServer;
+
+    async fn store() -> (Arc<dyn HotStore>, RedisServer) {
+        let server = RedisServer::start(&[]);
+        (open_ready(server.url()).await, server)
     }
+
+    promises! { store() }
+    suite! { store(), a_change_is_reported_to_whoever_read_the_value }
+}
+
+mod redis_tls {
+    use super::*;
+    use crate::support::redis::{RedisServer, tls};
+
+    async fn store() -> (Arc<dyn HotStore>, RedisServer) {
+        let arguments = tls();
+        let server = RedisServer::start(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        (open_ready(server.tls_url()).await, server)
+    }
+
+    promises! { store() }
+    suite! { store(), a_change_is_reported_to_whoever_read_the_value }
+}
+
+mod redis_cluster {
+    use super::*;
+    use crate::support::redis::RedisCluster;
+
+    async fn store() -> (Arc<dyn HotStore>, RedisCluster) {
+        let cluster = RedisCluster::start();
+        (open_ready(cluster.url()).await, cluster)
+    }
+
+    promises! { store() }
+    suite! { store(), nothing_is_reported }
 }
 
 #[tokio::test]
-async fn an_unknown_scheme_is_refused() {
-    assert!(
-        hot::open(&HotConfig {
-            url: "memcached://x".into(),
-            memory_bytes: 1
-        })
-        .await
-        .is_err()
-    );
+async fn a_url_that_cannot_be_read_is_refused() {
+    for url in [
+        "memcached://x",
+        "memory:x",
+        "redis://:hunter2@",
+        "redis-cluster://",
+    ] {
+        let config = HotConfig {
+            url: url.to_owned(),
+            memory_bytes: 1,
+            ttl: Duration::from_secs(60),
+        };
+        let error = hot::open(&config).await.unwrap_err().to_string();
+        assert!(
+            error.contains("expected") && !error.contains("hunter2"),
+            "{error}"
+        );
+    }
 }

@@ -1,0 +1,332 @@
+//! A connection that is kept up.
+//!
+//! ```text
+//! away ──connected──▶ up ──closed, or no answer to a ping──▶ away
+//!   └──refused, timed out: back-off 50 ms to 1 s──┘
+//! ```
+//!
+//! - A task of its own connects, so a request never waits for that: while the link is away every call fails at once.
+//! - The order in which the link goes down is what a cache in front of it stands on: first nobody gets the connection
+//!   any more, then [`HotObserver::lost`] is called, then a new one is made, then [`HotObserver::following`] is called,
+//!   and only then is the new one handed out.
+//! - Changes are reported inline by whatever reads the connection, before it reads the next reply.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use redis::aio::MultiplexedConnection;
+use redis::cluster::ClusterClient;
+use redis::cluster_async::ClusterConnection;
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, FromRedisValue, IntoConnectionInfo as _, ProtocolVersion, PushInfo,
+    PushKind, RedisError, Value,
+};
+use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
+use tokio::time::{sleep, timeout};
+
+use super::super::{HotError, HotObserver};
+use super::subject_of;
+
+/// Higher: a server that swallows packets holds up the next attempt for longer. Lower: a busy server is given up.
+const CONNECT: Duration = Duration::from_secs(2);
+
+/// The longest that a reply may take; who reads for a shopper waits for much less. Higher: a lane notices a stuck server
+/// later. Lower: a big batch on a busy server fails for nothing.
+const RESPONSE: Duration = Duration::from_secs(2);
+
+/// How often a quiet connection is tried. Higher: a peer that vanished without a word, and with it what it would have
+/// reported, is noticed later: together with [`PONG`] this bounds how long a cache may be stale then.
+const PING: Duration = Duration::from_secs(1);
+
+/// How long a ping may take. Lower: a pause of a healthy server empties the caches in front of it.
+const PONG: Duration = Duration::from_secs(1);
+
+/// The first and the longest pause between attempts to connect.
+const BACKOFF: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
+
+/// Where the server is, or some of a cluster's.
+#[derive(Clone)]
+#[allow(clippy::large_enum_variant, reason = "there are two of them in a process")]
+pub(super) enum Place {
+    Single(Client),
+    Cluster(ClusterClient),
+}
+
+impl Place {
+    /// # Errors
+    /// When the URL cannot be read.
+    pub(super) fn parse(url: &str) -> Result<Place, RedisError> {
+        if let Some((scheme, nodes)) = url
+            .split_once("-cluster://")
+            .filter(|(scheme, _)| matches!(*scheme, "redis" | "rediss"))
+        {
+            // What precedes the first node holds for all.
+            let login = match nodes
+                .split_once(',')
+                .map_or(nodes, |(first, _)| first)
+                .rsplit_once('@')
+            {
+                Some((login, _)) => format!("{login}@"),
+                None => String::new(),
+            };
+            let nodes = nodes.split(',').map(|node| {
+                let place = node.rsplit_once('@').map_or(node, |(_, place)| place);
+                format!("{scheme}://{login}{place}")
+            });
+            let client = ClusterClient::builder(nodes)
+                .connection_timeout(CONNECT)
+                .response_timeout(RESPONSE)
+                .build()?;
+            return Ok(Place::Cluster(client));
+        }
+        let info = url.into_connection_info()?;
+        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+        Ok(Place::Single(Client::open(info.set_redis_settings(settings))?))
+    }
+
+    /// Whether connections can tell what changes.
+    pub(super) fn reports_changes(&self) -> bool {
+        matches!(self, Place::Single(_))
+    }
+
+    async fn connect(&self, hook: Option<Hook>) -> Result<Connection, RedisError> {
+        match self {
+            Place::Single(client) => {
+                let tracks = hook.as_ref().is_some_and(|hook| hook.watch.is_some());
+                let mut config = AsyncConnectionConfig::new()
+                    .set_connection_timeout(Some(CONNECT))
+                    .set_response_timeout(Some(RESPONSE));
+                if let Some(hook) = hook {
+                    config = config.set_push_sender(move |push: PushInfo| -> Result<(), ()> {
+                        hook.receive(&push);
+                        Ok(())
+                    });
+                }
+                let mut connection = client
+                    .get_multiplexed_async_connection_with_config(&config)
+                    .await?;
+                if tracks {
+                    let mut track = redis::cmd("CLIENT");
+                    let () = track
+                        .arg("TRACKING")
+                        .arg("ON")
+                        .query_async(&mut connection)
+                        .await?;
+                }
+                Ok(Connection::Single(connection))
+            }
+            Place::Cluster(client) => Ok(Connection::Cluster(client.get_async_connection().await?)),
+        }
+    }
+}
+
+/// A connection; a clone shares it.
+#[derive(Clone)]
+pub(super) enum Connection {
+    Single(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+impl Connection {
+    pub(super) async fn query<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, RedisError> {
+        match self {
+            Connection::Single(connection) => command.query_async(connection).await,
+            Connection::Cluster(connection) => command.query_async(connection).await,
+        }
+    }
+
+    /// Returns when the connection is of no use any more.
+    async fn until_dead(&mut self, closed: &Notify) {
+        let Connection::Single(_) = self else {
+            // It finds and leaves its nodes by itself.
+            return std::future::pending().await;
+        };
+        loop {
+            tokio::select! {
+                () = closed.notified() => return,
+                () = sleep(PING) => {}
+            }
+            let ping = redis::cmd("PING");
+            if !matches!(timeout(PONG, self.query::<()>(&ping)).await, Ok(Ok(()))) {
+                return;
+            }
+        }
+    }
+}
+
+/// Who is told of changes, and whether they can be told now.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    observers: RwLock<Observers>,
+}
+
+#[derive(Debug, Default)]
+struct Observers {
+    told: Vec<Arc<dyn HotObserver>>,
+    following: bool,
+}
+
+impl Watch {
+    pub(super) fn add(&self, observer: Arc<dyn HotObserver>) {
+        let mut observers = self.observers.write().unwrap_or_else(PoisonError::into_inner);
+        if observers.following {
+            observer.following();
+        }
+        observers.told.push(observer);
+    }
+
+    fn set_following(&self, following: bool) {
+        let mut observers = self.observers.write().unwrap_or_else(PoisonError::into_inner);
+        if observers.following == following {
+            return;
+        }
+        observers.following = following;
+        for observer in &observers.told {
+            match following {
+                true => observer.following(),
+                false => observer.lost(),
+            }
+        }
+    }
+
+    fn invalidated(&self, data: &[Value]) {
+        let observers = self.observers.read().unwrap_or_else(PoisonError::into_inner);
+        match data {
+            [Value::Array(keys)] => {
+                let subjects = keys.iter().filter_map(|key| match key {
+                    Value::BulkString(key) => subject_of(key),
+                    _ => None,
+                });
+                for subject in subjects {
+                    for observer in &observers.told {
+                        observer.changed(&subject);
+                    }
+                }
+            }
+            // Nil: the server was flushed.
+            _ => {
+                for observer in &observers.told {
+                    observer.lost();
+                    if observers.following {
+                        observer.following();
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Hears what the server pushes on one connection.
+struct Hook {
+    watch: Option<Arc<Watch>>,
+    closed: Arc<Notify>,
+}
+
+impl Hook {
+    fn receive(&self, push: &PushInfo) {
+        match (&push.kind, &self.watch) {
+            (PushKind::Invalidate, Some(watch)) => watch.invalidated(&push.data),
+            (PushKind::Disconnection, _) => self.closed.notify_one(),
+            _ => {}
+        }
+    }
+}
+
+/// The link; dropped, it is cut.
+pub(super) struct Link {
+    current: Arc<ArcSwapOption<Connection>>,
+    is_up: watch::Receiver<bool>,
+    keeper: AbortHandle,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.keeper.abort();
+    }
+}
+
+impl Link {
+    /// Starts to connect. `watch` is told what the server reports of what was read on this link.
+    pub(super) fn keep(place: Place, watch: Option<Arc<Watch>>) -> Link {
+        let current = Arc::new(ArcSwapOption::empty());
+        let (is_up, up) = watch::channel(false);
+        let keeper = Keeper {
+            place,
+            watch,
+            current: Arc::clone(&current),
+            is_up,
+        };
+        Link {
+            current,
+            is_up: up,
+            keeper: tokio::spawn(keeper.run()).abort_handle(),
+        }
+    }
+
+    /// Returns once the link is up.
+    pub(super) async fn wait(&self) {
+        // It fails only when the keeper is gone, which is when the link is.
+        let _ = self.is_up.clone().wait_for(|is_up| *is_up).await;
+    }
+
+    /// # Errors
+    /// At once, where the link is away.
+    pub(super) fn connection(&self) -> Result<Connection, HotError> {
+        match &*self.current.load() {
+            Some(connection) => Ok(Connection::clone(connection)),
+            None => Err(HotError::Unavailable("not connected".into())),
+        }
+    }
+}
+
+struct Keeper {
+    place: Place,
+    watch: Option<Arc<Watch>>,
+    current: Arc<ArcSwapOption<Connection>>,
+    is_up: watch::Sender<bool>,
+}
+
+impl Keeper {
+    async fn run(self) {
+        let [first, longest] = BACKOFF;
+        let mut pause = first;
+        loop {
+            let closed = Arc::new(Notify::new());
+            let hook = Hook {
+                watch: self.watch.clone(),
+                closed: Arc::clone(&closed),
+            };
+            // The client's own limit covers the connect, not the greetings after it.
+            match timeout(CONNECT + RESPONSE, self.place.connect(Some(hook))).await {
+                Ok(Ok(connection)) => {
+                    pause = first;
+                    self.serve(connection, &closed).await;
+                }
+                Ok(Err(error)) => {
+                    tracing::debug!(error = error.category(), "the hot store cannot be connected to");
+                }
+                Err(_) => tracing::debug!(error = "timeout", "the hot store cannot be connected to"),
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(longest);
+        }
+    }
+
+    /// Hands out `connection` for as long as it lives.
+    async fn serve(&self, mut connection: Connection, closed: &Notify) {
+        if let Some(watch) = &self.watch {
+            watch.set_following(true);
+        }
+        self.current.store(Some(Arc::new(connection.clone())));
+        self.is_up.send_replace(true);
+        connection.until_dead(closed).await;
+        self.current.store(None);
+        self.is_up.send_replace(false);
+        if let Some(watch) = &self.watch {
+            watch.set_following(false);
+        }
+        tracing::warn!("the connection to the hot store is lost");
+    }
+}

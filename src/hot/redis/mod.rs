@@ -1,0 +1,240 @@
+//! Hot profiles in Redis, shared by all nodes: a single server, a TLS one, or a cluster.
+//!
+//! ```text
+//! cartwright:{p<N>}:profile:<subject>   one profile, see `value`
+//! cartwright:{p<N>}:published           how far a partition was published, a decimal number
+//! ```
+//!
+//! - `N` is `subject.partition(SLOTS)` for a profile and `partition mod SLOTS` for a mark. With a log of that many
+//!   partitions, which is the default, a partition's profiles and its mark share a cluster slot and fail over
+//!   together, so a failover that lost writes lost the mark with them, and the lane notices.
+//! - [`HotStore::put_newer`] compares versions in a script on the server (`put_newer.lua`): no reply of an earlier read
+//!   is ever the base of a write, so a stale writer cannot win, however long it slept.
+//! - Reads and writes have a connection each. The reading one asks for client tracking (RESP3), so the server
+//!   reports each key that was read and then written, by anybody, evicted or expired. A big batch being written delays no
+//!   read.
+//! - The node starts without the server, which is looked for with a back-off; until it is found every call fails at
+//!   once. A connection that does not answer a ping is given up, see [`link`].
+//! - A cluster reports no changes: its client has a connection per node, and does not say which one it lost.
+//! - A profile that nobody writes expires after `ttl` give or take a tenth, so that what was written together does
+//!   not expire together. Marks don't expire.
+//!
+//! What is lost with the server is read from the warehouse again.
+
+mod link;
+mod value;
+
+use std::collections::BTreeMap;
+use std::hash::BuildHasher as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use foldhash::fast::RandomState;
+use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, Script, ServerErrorKind};
+
+use self::link::{Connection, Link, Place, Watch};
+use super::{HotConfig, HotError, HotObserver, HotProfile, HotStore, OpenError};
+use crate::config::masked;
+use crate::domain::ids::SubjectId;
+
+const PUT_NEWER: &str = include_str!("put_newer.lua");
+
+/// Groups of keys that stay together in a cluster: the default number of a shared log's partitions.
+const SLOTS: u16 = 64;
+
+/// Profiles in one call of the script. More: the server, which does one thing at a time, keeps readers waiting for
+/// longer. Fewer: more calls.
+const SCRIPT_PROFILES: usize = 128;
+
+/// How long an open waits for the server. Higher: a node starts later while the server is away. Lower: the first
+/// requests of a node may find the store not connected yet.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+
+pub(super) struct RedisStore {
+    reads: Link,
+    writes: Link,
+    watch: Arc<Watch>,
+    put_newer: Script,
+    ttl: Duration,
+    jitter: RandomState,
+    reports: bool,
+}
+
+impl std::fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RedisStore").finish_non_exhaustive()
+    }
+}
+
+/// # Errors
+/// [`OpenError::Url`] when the URL cannot be read. A server that is away is none.
+pub(super) async fn open(config: &HotConfig) -> Result<Arc<dyn HotStore>, OpenError> {
+    let place = Place::parse(&config.url).map_err(|_| OpenError::Url {
+        url: masked(&config.url),
+        reason: "expected redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE], rediss:// for TLS, or \
+                 redis-cluster://HOST:PORT,HOST:PORT",
+    })?;
+    let watch = Arc::new(Watch::default());
+    let reports = place.reports_changes();
+    let store = RedisStore {
+        reads: Link::keep(place.clone(), reports.then(|| Arc::clone(&watch))),
+        writes: Link::keep(place, None),
+        watch,
+        put_newer: Script::new(PUT_NEWER),
+        ttl: config.ttl,
+        jitter: RandomState::default(),
+        reports,
+    };
+    let both = async { tokio::join!(store.reads.wait(), store.writes.wait()) };
+    if tokio::time::timeout(FIRST_WAIT, both).await.is_err() {
+        tracing::warn!(url = %masked(&config.url), "the hot store does not answer yet; starting without it");
+    }
+    Ok(Arc::new(store))
+}
+
+fn profile_key(subject: &SubjectId) -> String {
+    format!("cartwright:{{p{}}}:profile:{subject}", subject.partition(SLOTS))
+}
+
+fn published_key(partition: u16) -> String {
+    format!("cartwright:{{p{}}}:published:{partition}", partition % SLOTS)
+}
+
+/// The subject of a profile's key; `None` for any other key.
+fn subject_of(key: &[u8]) -> Option<SubjectId> {
+    let (_, subject) = std::str::from_utf8(key).ok()?.split_once("}:profile:")?;
+    Some(SubjectId::from_stored(subject))
+}
+
+fn unavailable(error: &RedisError) -> HotError {
+    // The category alone: details may quote what was sent.
+    HotError::Unavailable(error.category().into())
+}
+
+async fn ask<T: FromRedisValue>(link: &Link, command: &Cmd) -> Result<T, HotError> {
+    let mut connection = link.connection()?;
+    connection
+        .query(command)
+        .await
+        .map_err(|error| unavailable(&error))
+}
+
+impl RedisStore {
+    /// One call of the script for these profiles, which share a slot.
+    fn call(&self, profiles: &[&(SubjectId, HotProfile)]) -> Cmd {
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(self.put_newer.get_hash()).arg(profiles.len());
+        for (subject, _) in profiles {
+            command.arg(profile_key(subject));
+        }
+        for (subject, profile) in profiles {
+            command
+                .arg(value::encode(profile))
+                .arg(self.ttl_ms(subject, profile));
+        }
+        command
+    }
+
+    /// The time to live: `ttl` give or take a tenth.
+    fn ttl_ms(&self, subject: &SubjectId, profile: &HotProfile) -> u64 {
+        let ttl_ms = u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX);
+        let spread = ttl_ms / 5;
+        let random = self.jitter.hash_one((subject, profile.version.n));
+        let offset = random.checked_rem(spread).unwrap_or(0);
+        (ttl_ms - spread / 2 + offset).max(1)
+    }
+
+    async fn run(&self, connection: &mut Connection, calls: &[Cmd]) -> Result<(), RedisError> {
+        match connection {
+            Connection::Single(connection) => {
+                let mut pipeline = Pipeline::with_capacity(calls.len());
+                for call in calls {
+                    pipeline.add_command(call.clone()).ignore();
+                }
+                pipeline.query_async(connection).await
+            }
+            // The calls go to different nodes, and a pipeline goes to one.
+            Connection::Cluster(connection) => {
+                for call in calls {
+                    let () = call.query_async(connection).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl HotStore for RedisStore {
+    async fn get(&self, subject: &SubjectId) -> Result<Option<HotProfile>, HotError> {
+        let mut command = redis::cmd("GET");
+        command.arg(profile_key(subject));
+        let found: Option<Bytes> = ask(&self.reads, &command).await?;
+        Ok(found.and_then(value::decode))
+    }
+
+    async fn put_newer(&self, profiles: &[(SubjectId, HotProfile)]) -> Result<(), HotError> {
+        let mut slots: BTreeMap<u16, Vec<&(SubjectId, HotProfile)>> = BTreeMap::new();
+        for profile in profiles {
+            slots.entry(profile.0.partition(SLOTS)).or_default().push(profile);
+        }
+        let calls: Vec<Cmd> = slots
+            .values()
+            .flat_map(|profiles| profiles.chunks(SCRIPT_PROFILES))
+            .map(|profiles| self.call(profiles))
+            .collect();
+        let mut connection = self.writes.connection()?;
+        let mut done = self.run(&mut connection, &calls).await;
+        if done.as_ref().is_err_and(is_script_missing) {
+            let mut load = redis::cmd("SCRIPT");
+            load.arg("LOAD").arg(PUT_NEWER);
+            // A server that is new, was restarted or told to forget. Calls that succeeded change nothing the second time.
+            done = match connection.query::<()>(&load).await {
+                Ok(()) => self.run(&mut connection, &calls).await,
+                Err(error) => Err(error),
+            };
+        }
+        done.map_err(|error| unavailable(&error))
+    }
+
+    async fn published(&self, partition: u16) -> Result<Option<u64>, HotError> {
+        let mut command = redis::cmd("GET");
+        command.arg(published_key(partition));
+        ask(&self.writes, &command).await
+    }
+
+    async fn mark_published(&self, partition: u16, change_seq: u64) -> Result<Option<u64>, HotError> {
+        let mut command = redis::cmd("SET");
+        command.arg(published_key(partition)).arg(change_seq).arg("GET");
+        ask(&self.writes, &command).await
+    }
+
+    fn observe(&self, observer: Arc<dyn HotObserver>) -> bool {
+        if self.reports {
+            self.watch.add(observer);
+        }
+        self.reports
+    }
+}
+
+fn is_script_missing(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_profiles_key_says_whose_it_is() {
+        let subject = SubjectId::from_stored("u:k1.abc");
+        let key = profile_key(&subject);
+        let slot = subject.partition(SLOTS);
+        assert_eq!(key, format!("cartwright:{{p{slot}}}:profile:u:k1.abc"));
+        assert_eq!(subject_of(key.as_bytes()), Some(subject));
+        assert_eq!(subject_of(published_key(3).as_bytes()), None);
+        assert_eq!(subject_of(b"\xff"), None);
+    }
+}

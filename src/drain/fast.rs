@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{BatchLimits, Gathered, gather};
+use super::publish::Publisher;
 use super::quarantine::{TOO_OLD, UNREADABLE, poisoned};
 use super::retry::{Backoff, Next, after_read_error, after_warehouse_error};
 use crate::clock;
@@ -22,7 +23,7 @@ use crate::warehouse::{Applied, Batch, StoredPosition, Warehouse, WarehouseError
 /// Hands out the ruleset in force, whose segments the lane materialises.
 pub type RulesetSource = Arc<dyn Fn() -> Option<Arc<Ruleset>> + Send + Sync>;
 
-/// Told how far a partition is, once everything below `next` is applied and published: `(partition, next)`.
+/// Told how far a partition is, each time that everything below `next` is applied and published: `(partition, next)`.
 pub type Passed = Arc<dyn Fn(u16, u64) + Send + Sync>;
 
 /// How long one read waits for records before the loop looks up again.
@@ -76,11 +77,13 @@ impl FastLane {
 
     async fn drive(&self, stop: &CancellationToken) -> Result<(), LaneError> {
         let mut backoff = Backoff::new();
+        let mut publisher = Publisher::new(self);
         while !stop.is_cancelled() {
             let Some(position) = self.position(&mut backoff, stop).await? else {
                 break;
             };
-            self.follow(position, &mut backoff, stop).await?;
+            self.follow(position, &mut publisher, &mut backoff, stop).await?;
+            publisher.doubt();
         }
         Ok(())
     }
@@ -128,19 +131,23 @@ impl FastLane {
     async fn follow(
         &self,
         (mut position, mut stored): (Position, Option<StoredPosition>),
+        publisher: &mut Publisher<'_>,
         backoff: &mut Backoff,
         stop: &CancellationToken,
     ) -> Result<(), LaneError> {
-        (self.passed)(self.partition, position.offset);
         let mut trimmed_at = Instant::now();
         loop {
+            if publisher.catch_up().await {
+                (self.passed)(self.partition, position.offset);
+            }
             let read = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                read = gather(&*self.queue, position, self.limits, READ_WAIT) => read,
+                read = gather(&*self.queue, position, self.limits, publisher.wait(READ_WAIT)) => read,
             };
             let gathered = match read {
                 Ok(Some(gathered)) => gathered,
                 Ok(None) => {
+                    publisher.verify().await;
                     self.metrics.lane_lag(Lane::Fast, 0, 0);
                     self.trim(position, &mut trimmed_at).await;
                     continue;
@@ -156,7 +163,10 @@ impl FastLane {
                 .effects
                 .last()
                 .map(|(_, effect)| effect.event.received_at);
-            match self.store(gathered, position, stored, backoff, stop).await? {
+            match self
+                .store(gathered, position, stored, publisher, backoff, stop)
+                .await?
+            {
                 Some(next) => {
                     backoff.reset();
                     position.offset = next.offset;
@@ -176,6 +186,7 @@ impl FastLane {
         gathered: Gathered,
         from: Position,
         mut expected: Option<StoredPosition>,
+        publisher: &mut Publisher<'_>,
         backoff: &mut Backoff,
         stop: &CancellationToken,
     ) -> Result<Option<StoredPosition>, LaneError> {
@@ -204,10 +215,9 @@ impl FastLane {
                 Ok(applied) => {
                     expected = Some(next);
                     let set_aside = applied.quarantined;
-                    if !self.publish(applied, stop).await {
-                        return Ok(None);
+                    if publisher.publish(applied).await {
+                        (self.passed)(self.partition, next.offset);
                     }
-                    (self.passed)(self.partition, next.offset);
                     let unreadable = within(&unreadable, first, piece.next).len();
                     self.report(&piece.effects, unreadable, set_aside);
                     continue;
@@ -225,9 +235,6 @@ impl FastLane {
                 Next::Reread => {
                     tracing::warn!(error = %error, "the fast lane reads its position again");
                     pause(backoff.wait(), stop).await;
-                    if matches!(error, WarehouseError::Unknown(_)) {
-                        self.publish_again(&piece.effects, stop).await;
-                    }
                     return Ok(None);
                 }
                 Next::Retry => {
@@ -372,7 +379,7 @@ fn next_step(error: &LaneError) -> Next {
 }
 
 /// Sleeps; true when told to stop meanwhile.
-pub(super) async fn pause(wait: Duration, stop: &CancellationToken) -> bool {
+async fn pause(wait: Duration, stop: &CancellationToken) -> bool {
     tokio::select! {
         () = stop.cancelled() => true,
         () = tokio::time::sleep(wait) => false,

@@ -61,6 +61,26 @@ pub struct Applied {
     /// Events whose id had been seen.
     pub duplicate_events: u64,
     pub quarantined: u64,
+    /// The greatest change number that the partition has given: the last one of `documents` where there are any.
+    pub change_seq: u64,
+}
+
+/// A document as a partition's batch wrote it, see [`Warehouse::changes`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    pub change_seq: u64,
+    pub subject: SubjectId,
+    pub version: Version,
+    pub bytes: Bytes,
+}
+
+/// What a partition changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// In the order of their numbers.
+    pub documents: Vec<Change>,
+    /// The greatest number that the partition has given; 0 before the first.
+    pub newest: u64,
 }
 
 /// Why the warehouse did not do as asked. `drain::retry` decides what a lane makes of each.
@@ -105,6 +125,10 @@ pub trait Warehouse: Send + Sync + std::fmt::Debug {
 
     /// The encoded document of a subject.
     async fn document(&self, subject: &SubjectId) -> Result<Option<(Version, Bytes)>, WarehouseError>;
+
+    /// The documents that `partition` was the last to write and numbered beyond `after`, the first `limit` of them. What
+    /// another partition has written since is among that one's changes.
+    async fn changes(&self, partition: u16, after: u64, limit: u32) -> Result<Changes, WarehouseError>;
 
     /// The newest ruleset, unless its version is `known`.
     async fn newest_ruleset(&self, known: Option<u64>) -> Result<Option<StoredRuleset>, WarehouseError>;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use sqlx::{PgConnection, Postgres, Transaction};
 
-use super::error::{Failure, commit};
+use super::error::{Failure, commit, natural};
 use super::{
     BEGIN, PgWarehouse, WRITE, decisions, events, identity, orders, position, products, profiles, quarantine,
     segments,
@@ -121,6 +121,7 @@ async fn write(
         new_events: new.len() as u64,
         duplicate_events: (candidates.len() - new.len()) as u64,
         quarantined: quarantined.len() as u64,
+        change_seq: natural(change_seq)?,
         documents: documents
             .into_iter()
             .map(|written| (written.subject, written.document.version, written.bytes.into()))

@@ -41,7 +41,8 @@ use tokio::sync::OnceCell;
 
 use self::error::Failure;
 use super::{
-    Applied, Batch, OpenError, StoredPosition, StoredRuleset, Warehouse, WarehouseConfig, WarehouseError,
+    Applied, Batch, Changes, OpenError, StoredPosition, StoredRuleset, Warehouse, WarehouseConfig,
+    WarehouseError,
 };
 use crate::config::masked;
 use crate::domain::ids::{Shop, SubjectId, Timestamp};
@@ -186,6 +187,13 @@ impl PgWarehouse {
         profiles::document(&mut conn, subject).await
     }
 
+    async fn read_changes(&self, partition: u16, after: u64, limit: u32) -> Result<Changes, Failure> {
+        let mut conn = self.readers.acquire().await?;
+        let newest = position::change_seq(&mut conn, partition).await?;
+        let documents = profiles::changes(&mut conn, partition, after, limit).await?;
+        Ok(Changes { documents, newest })
+    }
+
     async fn read_ruleset(&self) -> Result<Option<StoredRuleset>, Failure> {
         let mut conn = self.readers.acquire().await?;
         rulesets::newest(&mut conn).await
@@ -263,6 +271,10 @@ impl Warehouse for PgWarehouse {
 
     async fn document(&self, subject: &SubjectId) -> Result<Option<(Version, Bytes)>, WarehouseError> {
         within(READ, self.read_document(subject)).await
+    }
+
+    async fn changes(&self, partition: u16, after: u64, limit: u32) -> Result<Changes, WarehouseError> {
+        within(LONG_READ, self.read_changes(partition, after, limit)).await
     }
 
     async fn newest_ruleset(&self, known: Option<u64>) -> Result<Option<StoredRuleset>, WarehouseError> {

@@ -27,6 +27,17 @@ pub(super) async fn read(conn: &mut PgConnection, partition: u16) -> Result<Opti
         .transpose()
 }
 
+/// The greatest change number that the partition has given; 0 before the first.
+pub(super) async fn change_seq(conn: &mut PgConnection, partition: u16) -> Result<u64, Failure> {
+    let row = sqlx::query!(
+        "select change_seq from position where partition = $1",
+        i32::from(partition)
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map_or(Ok(0), |row| natural(row.change_seq))?)
+}
+
 fn stored(partition: u16, log_id: &str, offset: i64) -> Result<StoredPosition, Failure> {
     let log_id = log_id.parse().map_err(|error| {
         WarehouseError::Inconsistent(format!("log id of partition {partition}: {error}").into())

@@ -7,11 +7,11 @@ use super::error::{Failure, integer, natural};
 use super::rows::{Instant, column};
 use crate::domain::ids::{Shop, SubjectId};
 use crate::domain::profile::{AsOf, ProfilePart, Version};
-use crate::warehouse::WarehouseError;
 use crate::warehouse::batch::Written;
 use crate::warehouse::fold::Map;
 use crate::warehouse::fold::parts::Parts;
 use crate::warehouse::fold::people::People;
+use crate::warehouse::{Change, WarehouseError};
 
 pub(super) async fn document(
     conn: &mut PgConnection,
@@ -29,6 +29,37 @@ pub(super) async fn document(
         n: natural(row.n)?,
     };
     Ok(Some((version, row.document.into())))
+}
+
+/// The documents of `partition` numbered beyond `after`, by an index.
+pub(super) async fn changes(
+    conn: &mut PgConnection,
+    partition: u16,
+    after: u64,
+    limit: u32,
+) -> Result<Vec<Change>, Failure> {
+    let rows = sqlx::query!(
+        "select change_seq, subject, epoch, n, document from customer_profile
+         where partition = $1 and change_seq > $2 order by change_seq limit $3",
+        i32::from(partition),
+        integer(after)?,
+        i64::from(limit)
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(Change {
+                change_seq: natural(row.change_seq)?,
+                subject: SubjectId::from_stored(&row.subject),
+                version: Version {
+                    epoch: natural(row.epoch)?,
+                    n: natural(row.n)?,
+                },
+                bytes: row.document.into(),
+            })
+        })
+        .collect()
 }
 
 /// Locks the parts of `subjects`, which are in order, and reads them. Absent rows are inserted empty, so that an

@@ -1,6 +1,6 @@
 //! One batch, one transaction, read from top to bottom.
 
-use super::error::commit;
+use super::error::{commit, natural};
 use super::{
     SqliteWarehouse, decisions, events, identity, orders, position, products, profiles, quarantine, segments,
 };
@@ -77,6 +77,7 @@ pub(super) async fn apply(warehouse: &SqliteWarehouse, batch: &Batch<'_>) -> Res
         new_events: new.len() as u64,
         duplicate_events: (candidates.len() - new.len()) as u64,
         quarantined: quarantined.len() as u64,
+        change_seq: natural(change_seq)?,
         documents: documents
             .into_iter()
             .map(|written| (written.subject, written.document.version, written.bytes.into()))

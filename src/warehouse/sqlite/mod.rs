@@ -39,7 +39,8 @@ use sqlx::sqlite::{
 };
 
 use super::{
-    Applied, Batch, OpenError, StoredPosition, StoredRuleset, Warehouse, WarehouseConfig, WarehouseError,
+    Applied, Batch, Changes, OpenError, StoredPosition, StoredRuleset, Warehouse, WarehouseConfig,
+    WarehouseError,
 };
 use crate::domain::ids::{Shop, SubjectId, Timestamp};
 use crate::domain::profile::Version;
@@ -148,6 +149,16 @@ impl Warehouse for SqliteWarehouse {
     async fn document(&self, subject: &SubjectId) -> Result<Option<(Version, Bytes)>, WarehouseError> {
         let mut conn = self.readers.acquire().await?;
         profiles::document(&mut conn, subject).await
+    }
+
+    async fn changes(&self, partition: u16, after: u64, limit: u32) -> Result<Changes, WarehouseError> {
+        let mut conn = self.readers.acquire().await?;
+        let newest = match position::read(&mut conn, partition).await? {
+            Some(row) => error::natural(row.change_seq)?,
+            None => 0,
+        };
+        let documents = profiles::changes(&mut conn, partition, after, limit).await?;
+        Ok(Changes { documents, newest })
     }
 
     async fn newest_ruleset(&self, known: Option<u64>) -> Result<Option<StoredRuleset>, WarehouseError> {

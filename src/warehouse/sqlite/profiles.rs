@@ -7,11 +7,11 @@ use super::error::{integer, natural};
 use super::rows::{Insert, fetch_packed, json, unhex};
 use crate::domain::ids::SubjectId;
 use crate::domain::profile::{AsOf, ProfilePart, Version};
-use crate::warehouse::WarehouseError;
 use crate::warehouse::batch::Written;
 use crate::warehouse::fold::Map;
 use crate::warehouse::fold::parts::Parts;
 use crate::warehouse::fold::people::People;
+use crate::warehouse::{Change, WarehouseError};
 
 pub(super) async fn document(
     conn: &mut SqliteConnection,
@@ -32,6 +32,37 @@ pub(super) async fn document(
         },
         document.into(),
     )))
+}
+
+/// The documents of `partition` numbered beyond `after`, by an index.
+pub(super) async fn changes(
+    conn: &mut SqliteConnection,
+    partition: u16,
+    after: u64,
+    limit: u32,
+) -> Result<Vec<Change>, WarehouseError> {
+    let rows: Vec<(i64, String, i64, i64, Vec<u8>)> = sqlx::query_as(
+        "select change_seq, subject, epoch, n, document from customer_profile
+         where partition = ?1 and change_seq > ?2 order by change_seq limit ?3",
+    )
+    .bind(partition)
+    .bind(integer(after)?)
+    .bind(limit)
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter()
+        .map(|(change_seq, subject, epoch, n, document)| {
+            Ok(Change {
+                change_seq: natural(change_seq)?,
+                subject: SubjectId::from_stored(&subject),
+                version: Version {
+                    epoch: natural(epoch)?,
+                    n: natural(n)?,
+                },
+                bytes: document.into(),
+            })
+        })
+        .collect()
 }
 
 /// Reads the parts of `subjects` that are stored.

@@ -35,19 +35,19 @@ on_both_stacks!(
 );
 
 /// A log, a lane and its stores.
-struct Rig {
-    queue: Arc<dyn EventQueue>,
-    store: Arc<dyn Warehouse>,
-    hot: Arc<dyn HotStore>,
+pub(super) struct Rig {
+    pub(super) queue: Arc<dyn EventQueue>,
+    pub(super) store: Arc<dyn Warehouse>,
+    pub(super) hot: Arc<dyn HotStore>,
     ingest: Ingest,
     key: PseudonymKey,
     shop: Shop,
     metrics: Metrics,
-    stores: Stores,
+    pub(super) stores: Stores,
 }
 
 impl Rig {
-    async fn new(stack: Stack) -> Rig {
+    pub(super) async fn new(stack: Stack) -> Rig {
         let stores = Stores::new(stack).await;
         std::fs::create_dir_all(stores.path().join("data")).unwrap();
         let queue = queue::open(&stores.queue()).await.unwrap();
@@ -75,7 +75,7 @@ impl Rig {
     }
 
     /// Appends a view of a product by `guest` for each id.
-    async fn view(&self, guest: &str, ids: impl IntoIterator<Item = String>) {
+    pub(super) async fn view(&self, guest: &str, ids: impl IntoIterator<Item = String>) {
         let events: Vec<Value> = ids
             .into_iter()
             .map(|id| {
@@ -92,11 +92,11 @@ impl Rig {
         self.ingest.accept(&body, origin, clock::now()).await.unwrap();
     }
 
-    fn guest(&self, name: &str) -> SubjectId {
+    pub(super) fn guest(&self, name: &str) -> SubjectId {
         self.key.anonymous(&self.shop, name)
     }
 
-    fn start(&self, warehouse: Arc<dyn Warehouse>) -> Lane {
+    pub(super) fn start(&self, warehouse: Arc<dyn Warehouse>) -> Lane {
         let lane = FastLane {
             queue: Arc::clone(&self.queue),
             warehouse,
@@ -117,7 +117,7 @@ impl Rig {
     }
 
     /// Waits until everything in the log is in the warehouse.
-    async fn settle(&self) {
+    pub(super) async fn settle(&self) {
         for _ in 0..10_000 {
             let next = self.queue.extent(PARTITION).await.unwrap().next;
             let position = self.store.position(PARTITION).await.unwrap();
@@ -130,7 +130,7 @@ impl Rig {
     }
 
     /// Events in the guest's document in the warehouse.
-    async fn events_of(&self, guest: &str) -> i64 {
+    pub(super) async fn events_of(&self, guest: &str) -> i64 {
         let document = self.store.document(&self.guest(guest)).await.unwrap();
         document.map_or(0, |(_, bytes)| Document::decode(&bytes).unwrap().part.events())
     }
@@ -142,13 +142,13 @@ impl Rig {
     }
 }
 
-struct Lane {
+pub(super) struct Lane {
     stop: CancellationToken,
     task: JoinHandle<Result<(), LaneError>>,
 }
 
 impl Lane {
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.stop.cancel();
         self.task.await.unwrap().unwrap();
     }
@@ -160,7 +160,7 @@ impl Lane {
     }
 }
 
-fn ids(range: std::ops::Range<u32>) -> impl Iterator<Item = String> {
+pub(super) fn ids(range: std::ops::Range<u32>) -> impl Iterator<Item = String> {
     range.map(|n| format!("e{n}"))
 }
 

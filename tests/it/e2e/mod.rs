@@ -8,4 +8,5 @@ mod health;
 mod identity;
 mod overlay;
 mod personalize;
+mod publish;
 mod start_stop;

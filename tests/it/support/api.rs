@@ -29,7 +29,9 @@ use cartwright::queue::{AppendError, Entry, EventQueue, Extent, Position, ReadEr
 use cartwright::recorder::recorder;
 use cartwright::rulesets::Rulesets;
 use cartwright::telemetry::Metrics;
-use cartwright::warehouse::{Applied, Batch, StoredPosition, StoredRuleset, Warehouse, WarehouseError};
+use cartwright::warehouse::{
+    Applied, Batch, Changes, StoredPosition, StoredRuleset, Warehouse, WarehouseError,
+};
 use cartwright::{clock, hot, queue, warehouse};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -145,6 +147,10 @@ impl Warehouse for SwitchedWarehouse {
             return Err(WarehouseError::Unavailable("switched off".into()));
         }
         self.0.document(subject).await
+    }
+
+    async fn changes(&self, partition: u16, after: u64, limit: u32) -> Result<Changes, WarehouseError> {
+        self.0.changes(partition, after, limit).await
     }
 
     async fn newest_ruleset(&self, known: Option<u64>) -> Result<Option<StoredRuleset>, WarehouseError> {

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use cartwright::domain::ids::{Shop, SubjectId, Timestamp};
 use cartwright::domain::profile::Version;
 use cartwright::domain::recommend::Purchases;
-use cartwright::warehouse::{Applied, Batch, StoredPosition, StoredRuleset, Warehouse, WarehouseError};
+use cartwright::warehouse::{
+    Applied, Batch, Changes, StoredPosition, StoredRuleset, Warehouse, WarehouseError,
+};
 use tokio::sync::Notify;
 
 /// What becomes of one `apply`.
@@ -88,6 +90,10 @@ impl Warehouse for FaultyWarehouse {
 
     async fn document(&self, subject: &SubjectId) -> Result<Option<(Version, Bytes)>, WarehouseError> {
         self.inner.document(subject).await
+    }
+
+    async fn changes(&self, partition: u16, after: u64, limit: u32) -> Result<Changes, WarehouseError> {
+        self.inner.changes(partition, after, limit).await
     }
 
     async fn newest_ruleset(&self, known: Option<u64>) -> Result<Option<StoredRuleset>, WarehouseError> {

@@ -108,6 +108,11 @@ impl Stores {
         }
     }
 
+    /// The Redis of the networked stack.
+    pub fn redis(&self) -> &RedisServer {
+        self.redis.as_ref().expect("the networked stack")
+    }
+
     pub fn path(&self) -> &Path {
         self.folder.path()
     }

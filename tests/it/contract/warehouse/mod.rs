@@ -41,6 +41,7 @@ macro_rules! contract {
                 the_same_events_at_new_offsets_change_no_view
                 a_position_that_moved_is_refused
                 partitions_move_apart
+                changes_are_told_in_order_by_whoever_wrote_last
                 versions_only_grow
                 what_cannot_be_counted_is_quarantined
                 forgotten_ids_are_pruned_and_imports_are_not

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use cartwright::domain::ids::Timestamp;
 use cartwright::domain::ruleset::Ruleset;
 use cartwright::domain::transform::Effect;
-use cartwright::warehouse::{Applied, WarehouseError};
+use cartwright::warehouse::{Applied, Changes, WarehouseError};
 
 use super::effects::{
     by_server, decided, guest, imported, ordered, quarantined, refunded, shop, user, viewed,
@@ -173,6 +173,57 @@ pub(super) async fn partitions_move_apart(backend: &dyn Backend) {
     let changes = "select change_seq from customer_profile where partition = 5 order by change_seq";
     assert_eq!(backend.integers(changes).await, [1, 2]);
     first.warehouse.close().await;
+}
+
+pub(super) async fn changes_are_told_in_order_by_whoever_wrote_last(backend: &dyn Backend) {
+    let mut first = Lane::new(backend).await;
+    let warehouse = Arc::clone(&first.warehouse);
+    assert_eq!(warehouse.changes(0, 0, 10).await.unwrap(), Changes::default());
+    let applied = first
+        .apply(&["ann", "bob", "cyd"].map(|name| viewed(name, 1_000, &guest(name), "sku1")))
+        .await;
+    assert_eq!(applied.change_seq, 3);
+    let all = warehouse.changes(0, 0, 10).await.unwrap();
+    assert_eq!(all.newest, 3);
+    for (change, (subject, version, bytes)) in all.documents.iter().zip(&applied.documents) {
+        assert_eq!(
+            (&change.subject, &change.version, &change.bytes),
+            (subject, version, bytes)
+        );
+    }
+    let numbers = |changes: &Changes| -> Vec<u64> {
+        changes.documents.iter().map(|change| change.change_seq).collect()
+    };
+    assert_eq!(numbers(&all), [1, 2, 3]);
+    assert_eq!(numbers(&warehouse.changes(0, 1, 1).await.unwrap()), [2]);
+    assert_eq!(
+        warehouse.changes(0, 0, 0).await.unwrap(),
+        Changes {
+            documents: vec![],
+            newest: 3
+        }
+    );
+
+    // Another partition writes one of them: from then on it is that one's to tell.
+    let mut second = Lane {
+        warehouse: Arc::clone(&warehouse),
+        partition: 5,
+        offset: 0,
+    };
+    second
+        .apply(&[viewed("e2", 2_000, &all.documents[0].subject, "sku1")])
+        .await;
+    assert_eq!(numbers(&warehouse.changes(0, 0, 10).await.unwrap()), [2, 3]);
+    let theirs = warehouse.changes(5, 0, 10).await.unwrap();
+    assert_eq!(
+        (numbers(&theirs), &theirs.documents[0].subject),
+        (vec![1], &all.documents[0].subject)
+    );
+
+    // A batch that writes no document counts on from there.
+    let applied = first.apply(&[viewed("ann", 1_000, &guest("ann"), "sku1")]).await;
+    assert_eq!((applied.documents.len(), applied.change_seq), (0, 3));
+    warehouse.close().await;
 }
 
 pub(super) async fn where_batches_end_does_not_matter(fresh: &(dyn Fn() -> Box<dyn Backend> + Sync)) {

@@ -174,6 +174,10 @@ impl App {
         }
         .assemble();
         workers.push(tokio::spawn(api.recorder.run(background.clone())));
+        workers.push({
+            let (profiles, stop) = (api.profiles, background.clone());
+            tokio::spawn(async move { profiles.run(stop).await })
+        });
         let limits = Limits {
             connections: OPERATOR_CONNECTIONS,
             grace: config.grace,

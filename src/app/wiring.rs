@@ -41,11 +41,12 @@ pub(super) struct Parts<'a> {
     pub(super) stopping: CancellationToken,
 }
 
-/// What it serves, and the worker behind it.
+/// What it serves, and the workers behind it.
 pub(super) struct Api {
     pub(super) public: Router,
     pub(super) operator: Router,
     pub(super) recorder: RecorderWorker,
+    pub(super) profiles: Arc<ProfileReader>,
 }
 
 impl Parts<'_> {
@@ -80,19 +81,25 @@ impl Parts<'_> {
                 },
             ))
         }));
-        let profiles = ProfileReader::new(
+        // What is in this process already is not kept twice.
+        let near_bytes = match self.config.hot.url.is_networked() {
+            true => self.config.near.bytes,
+            false => 0,
+        };
+        let profiles = Arc::new(ProfileReader::new(
             self.hot,
+            near_bytes,
             Arc::clone(&self.warehouse),
             overlay,
             self.metrics.clone(),
-        );
+        ));
         let operations = Operations::new(self.queue, self.warehouse, Arc::clone(&self.rulesets), shop);
         let state = State::from(StateParts {
             settings: settings(self.config),
             keys: ring,
             pseudonym_key: pseudonym,
             user_token_key: Some(user_token),
-            profiles,
+            profiles: Arc::clone(&profiles),
             rulesets: self.rulesets,
             populations: self.populations,
             ingest,
@@ -105,6 +112,7 @@ impl Parts<'_> {
             public: http::public_router(state.clone()),
             operator: http::operator_router(state),
             recorder: worker,
+            profiles,
         }
     }
 }

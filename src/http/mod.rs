@@ -88,7 +88,7 @@ pub struct StateParts {
     pub pseudonym_key: PseudonymKey,
     /// Without it no token proves anything.
     pub user_token_key: Option<UserTokenKey>,
-    pub profiles: ProfileReader,
+    pub profiles: Arc<ProfileReader>,
     pub rulesets: Arc<Rulesets>,
     pub populations: Arc<Populations>,
     pub ingest: Arc<Ingest>,

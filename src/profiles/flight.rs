@@ -4,6 +4,8 @@
 //!   the profile in the hot store.
 //! - It writes back on a true miss only. Where the hot store failed, whatever it holds may be newer, and a write
 //!   would be one more load on a sick store.
+//! - A flight that takes longer than [`SLOW`] counts as a failure to the warehouse's breaker although it goes on: so many
+//!   requests have waited in vain by then.
 //! - The number of flights is bounded; beyond it a request counts the warehouse as failed.
 
 use std::collections::HashMap;
@@ -11,13 +13,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::timeout;
 
+use super::breaker::{Breaker, Permit};
 use crate::domain::ids::SubjectId;
 use crate::hot::{HotProfile, HotStore};
 use crate::warehouse::Warehouse;
 
 /// Higher: a stuck warehouse holds more tasks. Lower: a slow query that would have filled the hot store is lost.
 const BUDGET: Duration = Duration::from_secs(2);
+
+/// Higher: a stuck warehouse costs more requests their deadline before it is left alone. Lower: a warehouse that is busy, yet
+/// answers, is left alone as well.
+const SLOW: Duration = Duration::from_millis(500);
 
 /// Different profiles asked for at once. Many times what the warehouse's connections serve within a deadline.
 const MAX_FLIGHTS: usize = 1_024;
@@ -33,14 +41,16 @@ type Landing = Result<Option<HotProfile>, Grounded>;
 pub(super) struct Flight {
     warehouse: Arc<dyn Warehouse>,
     hot: Arc<dyn HotStore>,
+    breaker: Breaker,
     aloft: Mutex<HashMap<SubjectId, watch::Receiver<Option<Landing>>>>,
 }
 
 impl Flight {
-    pub(super) fn new(warehouse: Arc<dyn Warehouse>, hot: Arc<dyn HotStore>) -> Self {
+    pub(super) fn new(warehouse: Arc<dyn Warehouse>, hot: Arc<dyn HotStore>, breaker: Breaker) -> Self {
         Flight {
             warehouse,
             hot,
+            breaker,
             aloft: Mutex::default(),
         }
     }
@@ -84,23 +94,44 @@ struct Seat {
 
 impl Seat {
     async fn fly(self, announce: watch::Sender<Option<Landing>>, write_back: bool) {
-        let landing = match tokio::time::timeout(BUDGET, self.flight.warehouse.document(&self.subject)).await
-        {
-            Ok(Ok(found)) => Ok(found.map(|(version, bytes)| HotProfile { version, bytes })),
-            Ok(Err(error)) => {
-                tracing::warn!(error = %error, "a profile could not be read from the warehouse");
-                Err(Grounded)
-            }
-            Err(_) => {
-                tracing::warn!("a profile could not be read from the warehouse in time");
-                Err(Grounded)
-            }
+        let landing = match self.flight.breaker.admit() {
+            Some(permit) => self.ask(permit).await,
+            // It was said when the breaker opened.
+            None => Err(Grounded),
         };
         announce.send_replace(Some(landing.clone()));
         if let (true, Ok(Some(profile))) = (write_back, landing) {
             let profiles = [(self.subject.clone(), profile)];
             // A lost write-back costs one more miss.
-            let _ = tokio::time::timeout(BUDGET, self.flight.hot.put_newer(&profiles)).await;
+            let _ = timeout(BUDGET, self.flight.hot.put_newer(&profiles)).await;
+        }
+    }
+
+    async fn ask(&self, permit: Permit<'_>) -> Landing {
+        let mut asked = std::pin::pin!(self.flight.warehouse.document(&self.subject));
+        let answer = match timeout(SLOW, &mut asked).await {
+            Ok(answer) => {
+                match &answer {
+                    Ok(_) => permit.succeeded(),
+                    Err(_) => permit.failed(),
+                }
+                answer
+            }
+            Err(_) => {
+                permit.failed();
+                let Ok(answer) = timeout(BUDGET.saturating_sub(SLOW), asked).await else {
+                    tracing::warn!("a profile could not be read from the warehouse in time");
+                    return Err(Grounded);
+                };
+                answer
+            }
+        };
+        match answer {
+            Ok(found) => Ok(found.map(|(version, bytes)| HotProfile { version, bytes })),
+            Err(error) => {
+                tracing::warn!(error = %error, "a profile could not be read from the warehouse");
+                Err(Grounded)
+            }
         }
     }
 }

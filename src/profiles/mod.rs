@@ -1,17 +1,23 @@
 //! The read path: what is known of a shopper, within a slice of the request's deadline.
 //!
 //! ```text
-//! hot ──hit──▶ decode ─┐
-//!  └─miss─▶ warehouse ─┴▶ merge what belongs together ─▶ fold this node's newer events ─▶ decide
+//! near ──hit──────────┐
+//!  └─miss─▶ hot ──hit─┼▶ decode ─▶ merge what belongs together ─▶ fold this node's newer events ─▶ decide
+//!            └─miss─▶ warehouse
 //! ```
 //!
 //! - Absence is an answer: a subject whom the warehouse does not know has no profile, and nothing is degraded.
 //! - A store that fails or is slow costs its own slice and is named in [`Read::failed`]; the read itself never
-//!   fails (invariant 5).
+//!   fails (invariant 5). One that keeps failing is left alone for a while, see [`breaker`].
+//! - What was read from the hot store is kept in this process for as long as it reports changes, see [`near`].
+//! - A value of another epoch is a miss, see [`epoch`].
 //! - Who may see what is decided by the caller, who knows the proof; see [`Viewer`] (invariant 8).
 //! - What is folded or merged here is local to the request and never enters a store.
 
+mod breaker;
+mod epoch;
 mod flight;
+mod near;
 mod overlay;
 #[cfg(test)]
 mod tests;
@@ -20,15 +26,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
 
 pub use overlay::{Overlay, OverlayLimits};
 
+use self::breaker::Breaker;
+use self::epoch::Epoch;
 use self::flight::Flight;
+use self::near::{Found, Near};
 use crate::deadline::Deadline;
 use crate::domain::ids::{SubjectId, Timestamp};
-use crate::domain::profile::{AsOf, Document};
-use crate::hot::HotStore;
-use crate::telemetry::{Metrics, ReadSource};
+use crate::domain::profile::{AsOf, DecodeError, Document};
+use crate::hot::{HotProfile, HotStore};
+use crate::telemetry::{Metrics, ReadSource, Store};
 use crate::warehouse::Warehouse;
 
 /// The most that one look into the hot store may take. Higher: a sick store eats the time in which the warehouse
@@ -38,6 +48,10 @@ const HOT_SLICE: Duration = Duration::from_millis(15);
 /// Kept back for deciding and encoding, which take microseconds; the rest is for a busy scheduler. Higher: reads
 /// are given up needlessly. Lower: an answer can miss its deadline by the time a thread needs to come round.
 const RESERVE: Duration = Duration::from_millis(5);
+
+/// How often the warehouse's epoch is looked at. Higher: after a restore, old profiles are shown for longer. Lower: more
+/// queries for nothing.
+const REFRESH: Duration = Duration::from_secs(2);
 
 /// What a request may see, as far as its key and its token prove it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -91,6 +105,17 @@ impl Read {
         incomplete: false,
     };
 
+    /// # Errors
+    /// When another build wrote it.
+    fn of(found: HotProfile, source: ReadSource) -> Result<Read, DecodeError> {
+        Ok(Read {
+            document: Some(Document::decode(&found.bytes)?),
+            bytes: Some(found.bytes),
+            source,
+            ..Read::NOBODY
+        })
+    }
+
     /// The profile's bytes as it was decided with, for the decision record.
     pub fn into_bytes(self) -> Option<Bytes> {
         self.bytes
@@ -137,29 +162,65 @@ impl Read {
     }
 }
 
-/// Reads profiles from the hot store, else from the warehouse.
+/// Reads profiles from the near cache, else from the hot store, else from the warehouse.
 #[derive(Debug)]
 pub struct ProfileReader {
+    near: Option<Arc<Near>>,
     hot: Arc<dyn HotStore>,
+    hot_breaker: Breaker,
+    warehouse: Arc<dyn Warehouse>,
     flight: Arc<Flight>,
+    epoch: Epoch,
     overlay: Arc<Overlay>,
     metrics: Metrics,
 }
 
+/// What one look into the hot store came to.
+enum Looked {
+    Found(HotProfile),
+    /// It has none: the warehouse's may be written back.
+    Missed,
+    Failed,
+}
+
 impl ProfileReader {
-    /// `overlay` is fed by whoever appends events on this node.
+    /// `overlay` is fed by whoever appends events on this node. At most `near_bytes` of what is read from `hot` are
+    /// kept; 0 where `hot` is in this process itself.
     pub fn new(
         hot: Arc<dyn HotStore>,
+        near_bytes: u64,
         warehouse: Arc<dyn Warehouse>,
         overlay: Arc<Overlay>,
         metrics: Metrics,
     ) -> Self {
-        let flight = Arc::new(Flight::new(warehouse, Arc::clone(&hot)));
+        let breaker = |store| Breaker::new(store, metrics.clone());
         ProfileReader {
+            near: near::in_front_of(&*hot, near_bytes),
+            flight: Arc::new(Flight::new(
+                Arc::clone(&warehouse),
+                Arc::clone(&hot),
+                breaker(Store::Warehouse),
+            )),
+            hot_breaker: breaker(Store::Hot),
             hot,
-            flight,
+            warehouse,
+            epoch: Epoch::default(),
             overlay,
             metrics,
+        }
+    }
+
+    /// Follows the warehouse's epoch until told to stop.
+    pub async fn run(&self, stop: CancellationToken) {
+        loop {
+            self.epoch.refresh(&self.warehouse).await;
+            if let Some(near) = &self.near {
+                self.metrics.near_size(near.size_bytes());
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(REFRESH) => {}
+            }
         }
     }
 
@@ -235,32 +296,76 @@ impl ProfileReader {
     /// One subject's document as stored.
     async fn read_stored(&self, subject: &SubjectId, deadline: Deadline) -> Read {
         let started = Instant::now();
-        let slice = deadline.slice(HOT_SLICE, RESERVE);
-        let (hot_failed, missed) = match slice.bound(self.hot.get(subject)).await {
-            Ok(Ok(Some(found))) => match Document::decode(&found.bytes) {
-                Ok(document) => {
-                    self.metrics.profile_read(ReadSource::Hot, started.elapsed());
-                    return Read {
-                        document: Some(document),
-                        bytes: Some(found.bytes),
-                        source: ReadSource::Hot,
-                        ..Read::NOBODY
-                    };
-                }
-                // Another build's format: the warehouse's copy is read, until the shopper's next event replaces it here.
-                Err(_) => (false, false),
-            },
-            Ok(Ok(None)) => (false, true),
-            Ok(Err(_)) | Err(_) => (true, false),
+        let read = match self.find_near(subject) {
+            Some(read) => read,
+            None => self.read_shared(subject, deadline).await,
         };
-        let read = self.read_warehouse(subject, missed, deadline).await;
         self.metrics.profile_read(read.source, started.elapsed());
-        Read {
-            failed: Failed {
-                hot: hot_failed,
-                ..read.failed
-            },
-            ..read
+        read
+    }
+
+    fn find_near(&self, subject: &SubjectId) -> Option<Read> {
+        match self.near.as_ref()?.get(subject)? {
+            Found::Absent(_) => Some(Read::NOBODY),
+            Found::Profile(profile) if self.epoch.has(profile.version) => {
+                Read::of(profile, ReadSource::Near).ok()
+            }
+            Found::Profile(_) => None,
+        }
+    }
+
+    async fn read_shared(&self, subject: &SubjectId, deadline: Deadline) -> Read {
+        let near = self.near.as_ref();
+        let ticket = near.and_then(|near| near.ticket(subject));
+        let keep = |profile: Option<HotProfile>| {
+            if let (Some(near), Some(ticket)) = (near, ticket) {
+                near.put(ticket, subject, profile);
+            }
+        };
+        let looked = self.look_hot(subject, deadline).await;
+        let missed = matches!(looked, Looked::Missed);
+        let hot_failed = matches!(looked, Looked::Failed);
+        if let Looked::Found(profile) = looked {
+            // Another build's format: the warehouse's copy is read, until the shopper's next event replaces it here.
+            if let Ok(read) = Read::of(profile.clone(), ReadSource::Hot) {
+                keep(Some(profile));
+                return read;
+            }
+        }
+        let mut read = self.read_warehouse(subject, missed, deadline).await;
+        if missed && read.document.is_none() && !read.incomplete {
+            keep(None);
+        }
+        read.failed.hot = hot_failed;
+        read
+    }
+
+    async fn look_hot(&self, subject: &SubjectId, deadline: Deadline) -> Looked {
+        let Some(permit) = self.hot_breaker.admit() else {
+            return Looked::Failed;
+        };
+        let slice = deadline.slice(HOT_SLICE, RESERVE);
+        let had_its_time = slice.remaining() >= HOT_SLICE / 2;
+        match slice.bound(self.hot.get(subject)).await {
+            Ok(Ok(found)) => {
+                permit.succeeded();
+                match found {
+                    Some(profile) if self.epoch.has(profile.version) => Looked::Found(profile),
+                    // A put of the current epoch replaces it.
+                    Some(_) | None => Looked::Missed,
+                }
+            }
+            Ok(Err(_)) => {
+                permit.failed();
+                Looked::Failed
+            }
+            Err(_) => {
+                // A request in a hurry says nothing of the store.
+                if had_its_time {
+                    permit.failed();
+                }
+                Looked::Failed
+            }
         }
     }
 
@@ -276,18 +381,10 @@ impl ProfileReader {
         };
         match slice.bound(self.flight.fetch(subject, write_back)).await {
             Ok(Ok(None)) => Read::NOBODY,
-            Ok(Ok(Some(found))) => match Document::decode(&found.bytes) {
-                Ok(document) => Read {
-                    document: Some(document),
-                    bytes: Some(found.bytes),
-                    source: ReadSource::Warehouse,
-                    ..Read::NOBODY
-                },
-                Err(error) => {
-                    tracing::warn!(error = %error, "a profile in the warehouse cannot be decoded");
-                    failed
-                }
-            },
+            Ok(Ok(Some(found))) => Read::of(found, ReadSource::Warehouse).unwrap_or_else(|error| {
+                tracing::warn!(error = %error, "a profile in the warehouse cannot be decoded");
+                failed
+            }),
             Ok(Err(_)) | Err(_) => failed,
         }
     }

@@ -9,7 +9,7 @@ use opentelemetry::metrics::{
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::Registry;
 
-use super::labels::{KINDS, Lane, Outcome, REASONS, ReadSource, Receipt, Record, Route, STATUSES};
+use super::labels::{KINDS, Lane, Outcome, REASONS, ReadSource, Receipt, Record, Route, STATUSES, Store};
 
 /// The only value of a dimension that an instrument does not use.
 const SINGLE: &[&str] = &[""];
@@ -144,6 +144,8 @@ pub(super) struct Instruments {
     pub(super) freshness: Histograms,
     pub(super) quarantined: Counter<u64>,
     pub(super) hot_writes: Counters,
+    pub(super) breaker_open: Gauges,
+    pub(super) near_bytes: Gauges,
     pub(super) log_bytes: Gauges,
     pub(super) ruleset_version: Gauges,
     pub(super) ruleset_refreshes: Counters,
@@ -213,6 +215,10 @@ impl Instruments {
                 .with_description("Records put into quarantine, by reason code").build(),
             hot_writes: define("cartwright.hot.writes", "", [outcome, NO_LABEL],
                 "Profiles offered to the hot store").counter(m),
+            breaker_open: define("cartwright.breaker.open", "", [("store", Store::TEXTS), NO_LABEL],
+                "Whether a store is left alone because it does not answer: 1 or 0").gauge(m),
+            near_bytes: define("cartwright.near.size", "By", none,
+                "Bytes of profiles kept in front of the hot store").gauge(m),
             log_bytes: define("cartwright.log.size", "By", none,
                 "Bytes that the log takes").gauge(m),
             ruleset_version: define("cartwright.ruleset.version", "", none,

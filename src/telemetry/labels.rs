@@ -43,6 +43,11 @@ labels! {
 }
 
 labels! {
+    /// A store that profiles are read from.
+    Store { Hot => "hot", Warehouse => "warehouse" }
+}
+
+labels! {
     /// How an attempt ended.
     Outcome {
         Ok => "ok",

@@ -28,7 +28,7 @@ use tracing_subscriber::EnvFilter;
 
 use instruments::{Counters, Gauges, Histograms, Instruments};
 use labels::OTHER;
-pub use labels::{Lane, Outcome, ReadSource, Receipt, Record, Route};
+pub use labels::{Lane, Outcome, ReadSource, Receipt, Record, Route, Store};
 
 /// The instruments of one process. Cloning shares them.
 #[derive(Clone)]
@@ -146,6 +146,16 @@ impl Metrics {
     /// Whether a lane runs; one that stopped on its own needs its operator.
     pub fn lane_running(&self, lane: Lane, running: bool) {
         set(&self.0.lane_running, lane.as_str(), u64::from(running));
+    }
+
+    /// Whether a store is left alone because it does not answer.
+    pub fn breaker_open(&self, store: Store, open: bool) {
+        set(&self.0.breaker_open, store.as_str(), u64::from(open));
+    }
+
+    /// What the near cache takes.
+    pub fn near_size(&self, bytes: u64) {
+        set(&self.0.near_bytes, "", bytes);
     }
 
     /// The time from an event's receipt until its effect was readable.

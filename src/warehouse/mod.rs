@@ -126,6 +126,9 @@ pub trait Warehouse: Send + Sync + std::fmt::Debug {
     /// The encoded document of a subject.
     async fn document(&self, subject: &SubjectId) -> Result<Option<(Version, Bytes)>, WarehouseError>;
 
+    /// The epoch of this life of the warehouse, which the versions of its documents carry; `None` where it has not begun.
+    async fn epoch(&self) -> Result<Option<u64>, WarehouseError>;
+
     /// The documents that `partition` was the last to write and numbered beyond `after`, the first `limit` of them. What
     /// another partition has written since is among that one's changes.
     async fn changes(&self, partition: u16, after: u64, limit: u32) -> Result<Changes, WarehouseError>;

@@ -59,7 +59,7 @@ pub(super) struct Personalize {
     pub(super) keys: Arc<KeyRing>,
     pub(super) pseudonym_key: PseudonymKey,
     pub(super) user_token_key: Option<UserTokenKey>,
-    pub(super) profiles: ProfileReader,
+    pub(super) profiles: Arc<ProfileReader>,
     pub(super) rulesets: Arc<Rulesets>,
     pub(super) populations: Arc<Populations>,
     pub(super) ingest: Arc<Ingest>,

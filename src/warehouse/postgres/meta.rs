@@ -29,3 +29,14 @@ pub(super) async fn epoch(conn: &mut PgConnection) -> Result<u64, sqlx::Error> {
         .parse()
         .map_err(|error| sqlx::Error::Decode(Box::new(error)))
 }
+
+/// The epoch as stored; `None` where none was drawn.
+pub(super) async fn stored_epoch(conn: &mut PgConnection) -> Result<Option<u64>, sqlx::Error> {
+    let stored = sqlx::query_scalar!("select value from warehouse_meta where key = $1", EPOCH)
+        .fetch_optional(conn)
+        .await?;
+    let parsed = stored.map(|epoch| epoch.parse());
+    parsed
+        .transpose()
+        .map_err(|error| sqlx::Error::Decode(Box::new(error)))
+}

@@ -187,6 +187,11 @@ impl PgWarehouse {
         profiles::document(&mut conn, subject).await
     }
 
+    async fn read_epoch(&self) -> Result<Option<u64>, Failure> {
+        let mut conn = self.readers.acquire().await?;
+        Ok(meta::stored_epoch(&mut conn).await?)
+    }
+
     async fn read_changes(&self, partition: u16, after: u64, limit: u32) -> Result<Changes, Failure> {
         let mut conn = self.readers.acquire().await?;
         let newest = position::change_seq(&mut conn, partition).await?;
@@ -271,6 +276,10 @@ impl Warehouse for PgWarehouse {
 
     async fn document(&self, subject: &SubjectId) -> Result<Option<(Version, Bytes)>, WarehouseError> {
         within(READ, self.read_document(subject)).await
+    }
+
+    async fn epoch(&self) -> Result<Option<u64>, WarehouseError> {
+        within(READ, self.read_epoch()).await
     }
 
     async fn changes(&self, partition: u16, after: u64, limit: u32) -> Result<Changes, WarehouseError> {

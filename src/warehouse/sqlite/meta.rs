@@ -33,3 +33,15 @@ pub(super) async fn epoch(writer: &SqlitePool) -> Result<u64, sqlx::Error> {
         .parse()
         .map_err(|error| sqlx::Error::Decode(Box::new(error)))
 }
+
+/// The epoch as stored; `None` where none was drawn.
+pub(super) async fn stored_epoch(conn: &mut SqliteConnection) -> Result<Option<u64>, sqlx::Error> {
+    let stored: Option<String> = sqlx::query_scalar("select value from warehouse_meta where key = ?1")
+        .bind(EPOCH)
+        .fetch_optional(conn)
+        .await?;
+    let parsed = stored.map(|epoch| epoch.parse());
+    parsed
+        .transpose()
+        .map_err(|error| sqlx::Error::Decode(Box::new(error)))
+}

@@ -151,6 +151,11 @@ impl Warehouse for SqliteWarehouse {
         profiles::document(&mut conn, subject).await
     }
 
+    async fn epoch(&self) -> Result<Option<u64>, WarehouseError> {
+        let mut conn = self.readers.acquire().await?;
+        Ok(meta::stored_epoch(&mut conn).await?)
+    }
+
     async fn changes(&self, partition: u16, after: u64, limit: u32) -> Result<Changes, WarehouseError> {
         let mut conn = self.readers.acquire().await?;
         let newest = match position::read(&mut conn, partition).await? {

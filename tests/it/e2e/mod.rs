@@ -6,6 +6,7 @@ mod drain;
 mod events;
 mod health;
 mod identity;
+mod near;
 mod overlay;
 mod personalize;
 mod publish;

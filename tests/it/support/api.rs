@@ -149,6 +149,10 @@ impl Warehouse for SwitchedWarehouse {
         self.0.document(subject).await
     }
 
+    async fn epoch(&self) -> Result<Option<u64>, WarehouseError> {
+        self.0.epoch().await
+    }
+
     async fn changes(&self, partition: u16, after: u64, limit: u32) -> Result<Changes, WarehouseError> {
         self.0.changes(partition, after, limit).await
     }
@@ -336,7 +340,13 @@ impl Api {
             keys,
             pseudonym_key,
             user_token_key: Some(tokens.clone()),
-            profiles: ProfileReader::new(Arc::clone(&hot), Arc::clone(&warehouse), overlay, metrics.clone()),
+            profiles: Arc::new(ProfileReader::new(
+                Arc::clone(&hot),
+                0,
+                Arc::clone(&warehouse),
+                overlay,
+                metrics.clone(),
+            )),
             rulesets: Arc::clone(&rulesets),
             populations: Arc::new(Populations::new(Arc::clone(&warehouse), shop.clone())),
             ingest,

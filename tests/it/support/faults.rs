@@ -92,6 +92,10 @@ impl Warehouse for FaultyWarehouse {
         self.inner.document(subject).await
     }
 
+    async fn epoch(&self) -> Result<Option<u64>, WarehouseError> {
+        self.inner.epoch().await
+    }
+
     async fn changes(&self, partition: u16, after: u64, limit: u32) -> Result<Changes, WarehouseError> {
         self.inner.changes(partition, after, limit).await
     }

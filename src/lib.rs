@@ -18,6 +18,7 @@ pub mod population;
 pub mod profiles;
 pub mod queue;
 pub mod recorder;
+mod redis_link;
 pub mod rulesets;
 pub mod telemetry;
 pub mod warehouse;

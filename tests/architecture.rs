@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Rooms that every other may import, `domain` excepted.
-const LEAVES: &[&str] = &["clock", "config", "deadline", "telemetry"];
+const LEAVES: &[&str] = &["clock", "config", "deadline", "redis_link", "telemetry"];
 
 /// Who may import whom, besides itself. `app` alone may import everything.
 const ROOMS: &[(&str, &[&str])] = &[
@@ -15,6 +15,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("config", &[]),
     ("deadline", &[]),
+    ("redis_link", &[]),
     ("telemetry", &[]),
     ("listener", &[]),
     ("clock", &["domain"]),

@@ -14,15 +14,15 @@
 //!   reports each key that was read and then written, by anybody, evicted or expired. A big batch being written delays no
 //!   read.
 //! - The node starts without the server, which is looked for with a back-off; until it is found every call fails at
-//!   once. A connection that does not answer a ping is given up, see [`link`].
+//!   once. A connection that does not answer a ping is given up, see [`crate::redis_link`].
 //! - A cluster reports no changes: its client has a connection per node, and does not say which one it lost.
 //! - A profile that nobody writes expires after `ttl` give or take a tenth, so that what was written together does
 //!   not expire together. Marks don't expire.
 //!
 //! What is lost with the server is read from the warehouse again.
 
-mod link;
 mod value;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::hash::BuildHasher as _;
@@ -34,10 +34,11 @@ use bytes::Bytes;
 use foldhash::fast::RandomState;
 use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, Script, ServerErrorKind};
 
-use self::link::{Connection, Link, Place, Watch};
+use self::watch::Watch;
 use super::{HotConfig, HotError, HotObserver, HotProfile, HotStore, OpenError};
 use crate::config::masked;
 use crate::domain::ids::SubjectId;
+use crate::redis_link::{Away, Connection, Link, LinkObserver, Place};
 
 const PUT_NEWER: &str = include_str!("put_newer.lua");
 
@@ -79,8 +80,12 @@ pub(super) async fn open(config: &HotConfig) -> Result<Arc<dyn HotStore>, OpenEr
     let watch = Arc::new(Watch::default());
     let reports = place.reports_changes();
     let store = RedisStore {
-        reads: Link::keep(place.clone(), reports.then(|| Arc::clone(&watch))),
-        writes: Link::keep(place, None),
+        reads: Link::keep(
+            place.clone(),
+            reports.then(|| Arc::clone(&watch) as Arc<dyn LinkObserver>),
+            "reading hot profiles",
+        ),
+        writes: Link::keep(place, None, "writing hot profiles"),
         watch,
         put_newer: Script::new(PUT_NEWER),
         ttl: config.ttl,
@@ -106,6 +111,12 @@ fn published_key(partition: u16) -> String {
 fn subject_of(key: &[u8]) -> Option<SubjectId> {
     let (_, subject) = std::str::from_utf8(key).ok()?.split_once("}:profile:")?;
     Some(SubjectId::from_stored(subject))
+}
+
+impl From<Away> for HotError {
+    fn from(away: Away) -> HotError {
+        HotError::Unavailable(away.to_string().into())
+    }
 }
 
 fn unavailable(error: &RedisError) -> HotError {

@@ -1,4 +1,4 @@
-//! A connection that is kept up.
+//! A connection to Redis that is kept up: to a single server, with or without TLS, or to a cluster.
 //!
 //! ```text
 //! away ──connected──▶ up ──closed, or no answer to a ping──▶ away
@@ -6,12 +6,12 @@
 //! ```
 //!
 //! - A task of its own connects, so a request never waits for that: while the link is away every call fails at once.
-//! - The order in which the link goes down is what a cache in front of it stands on: first nobody gets the connection
-//!   any more, then [`HotObserver::lost`] is called, then a new one is made, then [`HotObserver::following`] is called,
-//!   and only then is the new one handed out.
-//! - Changes are reported inline by whatever reads the connection, before it reads the next reply.
+//! - The order in which the link goes down is what a cache behind it stands on: first nobody gets the connection any more,
+//!   then [`LinkObserver::down`] is called, then a new one is made, then [`LinkObserver::up`] is called, and only then is the new
+//!   one handed out.
+//! - What the server pushes is handed on inline by whatever reads the connection, before it reads the next reply.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -25,9 +25,6 @@ use redis::{
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
-
-use super::super::{HotError, HotObserver};
-use super::subject_of;
 
 /// Higher: a server that swallows packets holds up the next attempt for longer. Lower: a busy server is given up.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -49,7 +46,7 @@ const BACKOFF: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1
 /// Where the server is, or some of a cluster's.
 #[derive(Clone)]
 #[allow(clippy::large_enum_variant, reason = "there are two of them in a process")]
-pub(super) enum Place {
+pub(crate) enum Place {
     Single(Client),
     Cluster(ClusterClient),
 }
@@ -57,7 +54,7 @@ pub(super) enum Place {
 impl Place {
     /// # Errors
     /// When the URL cannot be read.
-    pub(super) fn parse(url: &str) -> Result<Place, RedisError> {
+    pub(crate) fn parse(url: &str) -> Result<Place, RedisError> {
         if let Some((scheme, nodes)) = url
             .split_once("-cluster://")
             .filter(|(scheme, _)| matches!(*scheme, "redis" | "rediss"))
@@ -86,15 +83,16 @@ impl Place {
         Ok(Place::Single(Client::open(info.set_redis_settings(settings))?))
     }
 
-    /// Whether connections can tell what changes.
-    pub(super) fn reports_changes(&self) -> bool {
+    /// Whether a connection can be told what changes. A cluster's client has a connection for each node, and does not say
+    /// which one it lost.
+    pub(crate) fn reports_changes(&self) -> bool {
         matches!(self, Place::Single(_))
     }
 
     async fn connect(&self, hook: Option<Hook>) -> Result<Connection, RedisError> {
         match self {
             Place::Single(client) => {
-                let tracks = hook.as_ref().is_some_and(|hook| hook.watch.is_some());
+                let tracks = hook.as_ref().is_some_and(|hook| hook.observer.is_some());
                 let mut config = AsyncConnectionConfig::new()
                     .set_connection_timeout(Some(CONNECT))
                     .set_response_timeout(Some(RESPONSE));
@@ -124,13 +122,13 @@ impl Place {
 
 /// A connection; a clone shares it.
 #[derive(Clone)]
-pub(super) enum Connection {
+pub(crate) enum Connection {
     Single(MultiplexedConnection),
     Cluster(ClusterConnection),
 }
 
 impl Connection {
-    pub(super) async fn query<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, RedisError> {
+    pub(crate) async fn query<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, RedisError> {
         match self {
             Connection::Single(connection) => command.query_async(connection).await,
             Connection::Cluster(connection) => command.query_async(connection).await,
@@ -156,86 +154,45 @@ impl Connection {
     }
 }
 
-/// Who is told of changes, and whether they can be told now.
-#[derive(Debug, Default)]
-pub(super) struct Watch {
-    observers: RwLock<Observers>,
-}
+/// Told of what becomes of a link whose server reports what changes. Called inline: an implementation returns at once.
+pub(crate) trait LinkObserver: Send + Sync {
+    /// From now on every change of what is read on the link is reported, until [`LinkObserver::down`].
+    fn up(&self);
 
-#[derive(Debug, Default)]
-struct Observers {
-    told: Vec<Arc<dyn HotObserver>>,
-    following: bool,
-}
+    /// Changes may go unreported.
+    fn down(&self);
 
-impl Watch {
-    pub(super) fn add(&self, observer: Arc<dyn HotObserver>) {
-        let mut observers = self.observers.write().unwrap_or_else(PoisonError::into_inner);
-        if observers.following {
-            observer.following();
-        }
-        observers.told.push(observer);
-    }
-
-    fn set_following(&self, following: bool) {
-        let mut observers = self.observers.write().unwrap_or_else(PoisonError::into_inner);
-        if observers.following == following {
-            return;
-        }
-        observers.following = following;
-        for observer in &observers.told {
-            match following {
-                true => observer.following(),
-                false => observer.lost(),
-            }
-        }
-    }
-
-    fn invalidated(&self, data: &[Value]) {
-        let observers = self.observers.read().unwrap_or_else(PoisonError::into_inner);
-        match data {
-            [Value::Array(keys)] => {
-                let subjects = keys.iter().filter_map(|key| match key {
-                    Value::BulkString(key) => subject_of(key),
-                    _ => None,
-                });
-                for subject in subjects {
-                    for observer in &observers.told {
-                        observer.changed(&subject);
-                    }
-                }
-            }
-            // Nil: the server was flushed.
-            _ => {
-                for observer in &observers.told {
-                    observer.lost();
-                    if observers.following {
-                        observer.following();
-                    }
-                }
-            }
-        }
-    }
+    /// These keys changed, or were evicted or expired; `None` where it may be any.
+    fn changed(&self, keys: Option<&[Value]>);
 }
 
 /// Hears what the server pushes on one connection.
 struct Hook {
-    watch: Option<Arc<Watch>>,
+    observer: Option<Arc<dyn LinkObserver>>,
     closed: Arc<Notify>,
 }
 
 impl Hook {
     fn receive(&self, push: &PushInfo) {
-        match (&push.kind, &self.watch) {
-            (PushKind::Invalidate, Some(watch)) => watch.invalidated(&push.data),
+        match (&push.kind, &self.observer) {
+            (PushKind::Invalidate, Some(observer)) => match &push.data[..] {
+                [Value::Array(keys)] => observer.changed(Some(keys)),
+                // Nil: the server was flushed.
+                _ => observer.changed(None),
+            },
             (PushKind::Disconnection, _) => self.closed.notify_one(),
             _ => {}
         }
     }
 }
 
+/// There is no connection now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not connected")]
+pub(crate) struct Away;
+
 /// The link; dropped, it is cut.
-pub(super) struct Link {
+pub(crate) struct Link {
     current: Arc<ArcSwapOption<Connection>>,
     is_up: watch::Receiver<bool>,
     keeper: AbortHandle,
@@ -248,13 +205,15 @@ impl Drop for Link {
 }
 
 impl Link {
-    /// Starts to connect. `watch` is told what the server reports of what was read on this link.
-    pub(super) fn keep(place: Place, watch: Option<Arc<Watch>>) -> Link {
+    /// Starts to connect. `observer` is told what the server reports of what was read on this link; a cluster takes none.
+    /// `purpose` says in log lines what the link is for.
+    pub(crate) fn keep(place: Place, observer: Option<Arc<dyn LinkObserver>>, purpose: &'static str) -> Link {
         let current = Arc::new(ArcSwapOption::empty());
         let (is_up, up) = watch::channel(false);
         let keeper = Keeper {
             place,
-            watch,
+            observer,
+            purpose,
             current: Arc::clone(&current),
             is_up,
         };
@@ -266,24 +225,25 @@ impl Link {
     }
 
     /// Returns once the link is up.
-    pub(super) async fn wait(&self) {
+    pub(crate) async fn wait(&self) {
         // It fails only when the keeper is gone, which is when the link is.
         let _ = self.is_up.clone().wait_for(|is_up| *is_up).await;
     }
 
     /// # Errors
     /// At once, where the link is away.
-    pub(super) fn connection(&self) -> Result<Connection, HotError> {
+    pub(crate) fn connection(&self) -> Result<Connection, Away> {
         match &*self.current.load() {
             Some(connection) => Ok(Connection::clone(connection)),
-            None => Err(HotError::Unavailable("not connected".into())),
+            None => Err(Away),
         }
     }
 }
 
 struct Keeper {
     place: Place,
-    watch: Option<Arc<Watch>>,
+    observer: Option<Arc<dyn LinkObserver>>,
+    purpose: &'static str,
     current: Arc<ArcSwapOption<Connection>>,
     is_up: watch::Sender<bool>,
 }
@@ -295,7 +255,7 @@ impl Keeper {
         loop {
             let closed = Arc::new(Notify::new());
             let hook = Hook {
-                watch: self.watch.clone(),
+                observer: self.observer.clone(),
                 closed: Arc::clone(&closed),
             };
             // The client's own limit covers the connect, not the greetings after it.
@@ -305,9 +265,9 @@ impl Keeper {
                     self.serve(connection, &closed).await;
                 }
                 Ok(Err(error)) => {
-                    tracing::debug!(error = error.category(), "the hot store cannot be connected to");
+                    tracing::debug!(error = error.category(), "no connection for {}", self.purpose);
                 }
-                Err(_) => tracing::debug!(error = "timeout", "the hot store cannot be connected to"),
+                Err(_) => tracing::debug!(error = "timeout", "no connection for {}", self.purpose),
             }
             sleep(pause).await;
             pause = (pause * 2).min(longest);
@@ -316,17 +276,17 @@ impl Keeper {
 
     /// Hands out `connection` for as long as it lives.
     async fn serve(&self, mut connection: Connection, closed: &Notify) {
-        if let Some(watch) = &self.watch {
-            watch.set_following(true);
+        if let Some(observer) = &self.observer {
+            observer.up();
         }
         self.current.store(Some(Arc::new(connection.clone())));
         self.is_up.send_replace(true);
         connection.until_dead(closed).await;
         self.current.store(None);
         self.is_up.send_replace(false);
-        if let Some(watch) = &self.watch {
-            watch.set_following(false);
+        if let Some(observer) = &self.observer {
+            observer.down();
         }
-        tracing::warn!("the connection to the hot store is lost");
+        tracing::warn!("the connection for {} is lost", self.purpose);
     }
 }

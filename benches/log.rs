@@ -184,6 +184,7 @@ fn figures(mut latencies: Vec<Duration>, batch: usize, elapsed: Duration) -> Fig
 async fn log(options: &Options, producers: usize, batch: usize) -> Figures {
     let folder = tempfile::tempdir_in(&options.folder).unwrap();
     let config = QueueConfig {
+        partitions: 1,
         url: format!("disk:{}", folder.path().display()),
         limit_bytes: 8 << 30,
         retain: Duration::ZERO,

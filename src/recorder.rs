@@ -208,7 +208,9 @@ impl RecorderWorker {
             match result {
                 Ok(first) => return self.stored(first, events, touching),
                 // The ids are the decisions' own, so a record appended twice counts once.
-                Err(AppendError::Full { .. } | AppendError::Unknown { .. }) => {}
+                Err(
+                    AppendError::Full { .. } | AppendError::Unavailable { .. } | AppendError::Unknown { .. },
+                ) => {}
                 Err(error) => return self.lost(&events, &error),
             }
             if stop.is_cancelled() && given_up_at.get_or_insert_with(Instant::now).elapsed() > STOP_BUDGET {
@@ -240,7 +242,7 @@ fn ended(result: &Result<u64, AppendError>) -> Outcome {
         Ok(_) => Outcome::Ok,
         Err(AppendError::Full { .. }) => Outcome::Full,
         Err(AppendError::TooLarge { .. }) => Outcome::Rejected,
-        Err(AppendError::Closed { .. }) => Outcome::Unavailable,
+        Err(AppendError::Closed { .. } | AppendError::Unavailable { .. }) => Outcome::Unavailable,
         Err(AppendError::Unknown { .. }) => Outcome::Unknown,
     }
 }

@@ -19,8 +19,8 @@ use redis::aio::MultiplexedConnection;
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, FromRedisValue, IntoConnectionInfo as _, ProtocolVersion, PushInfo,
-    PushKind, RedisError, Value,
+    AsyncConnectionConfig, Client, Cmd, FromRedisValue, IntoConnectionInfo as _, Pipeline, ProtocolVersion,
+    PushInfo, PushKind, RedisError, ScriptInvocation, Value,
 };
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
@@ -135,6 +135,25 @@ impl Connection {
         }
     }
 
+    /// One script. Where the server does not know it, it is sent whole; nothing happened before that.
+    pub(crate) async fn invoke<T: FromRedisValue>(
+        &mut self,
+        call: &ScriptInvocation<'_>,
+    ) -> Result<T, RedisError> {
+        match self {
+            Connection::Single(connection) => call.invoke_async(connection).await,
+            Connection::Cluster(connection) => call.invoke_async(connection).await,
+        }
+    }
+
+    /// Commands in one go. On a cluster, all of one slot.
+    pub(crate) async fn pipeline<T: FromRedisValue>(&mut self, pipeline: &Pipeline) -> Result<T, RedisError> {
+        match self {
+            Connection::Single(connection) => pipeline.query_async(connection).await,
+            Connection::Cluster(connection) => pipeline.query_async(connection).await,
+        }
+    }
+
     /// Returns when the connection is of no use any more.
     async fn until_dead(&mut self, closed: &Notify) {
         let Connection::Single(_) = self else {
@@ -196,6 +215,12 @@ pub(crate) struct Link {
     current: Arc<ArcSwapOption<Connection>>,
     is_up: watch::Receiver<bool>,
     keeper: AbortHandle,
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").finish_non_exhaustive()
+    }
 }
 
 impl Drop for Link {

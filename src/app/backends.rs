@@ -70,6 +70,7 @@ pub(super) async fn open_queue(config: &Config) -> Result<Arc<dyn EventQueue>, q
     let settings = &config.queue;
     queue::open(&QueueConfig {
         url: settings.url.expose().to_owned(),
+        partitions: settings.partitions,
         limit_bytes: settings.limit_bytes,
         retain: settings.retain,
         retain_bytes: settings.retain_bytes,

@@ -90,7 +90,7 @@ pub enum RecordPolicy {
 #[derive(Debug, Clone)]
 pub struct Queue {
     pub url: StoreUrl,
-    /// How many partitions a log has that is made now; one that is there keeps its number. A `disk:` log has one.
+    /// How many partitions a shared log has. A `disk:` log has one.
     pub partitions: u16,
     pub limit_bytes: u64,
     pub retain: Duration,

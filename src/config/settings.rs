@@ -84,7 +84,7 @@ pub const SETTINGS: &[Setting] = &[
         "Which decisions are recorded: all, those of experiments with 1 % of the rest, or a share R of 0 to 1 besides the experiments."),
     plain("dedupe.window", "DURATION", "30d", "How long event ids are remembered. A longer window costs disk, a shorter one refuses late duplicates it can no longer recognise."),
     plain("queue.url", "URL", "", "The log. `disk:PATH`, `redis://…`, `rediss://…` or `redis-cluster://…`; without it, `REDIS_URL`, else `disk:` and `queue` in the data folder."),
-    plain("queue.partitions", "COUNT", "64", "The partitions of a shared log that is made now; one that is there keeps its number. More let more workers drain, each costs a little of everything. A `disk:` log has one."),
+    plain("queue.partitions", "COUNT", "64", "The partitions of a shared log; all nodes must say the same, and a log that is there keeps its number. More let more workers drain, each costs a little of everything. A `disk:` log has one."),
     plain("queue.limit_bytes", "SIZE", "4GiB", "The log's size limit. Beyond it events are answered 503 until the drain catches up."),
     plain("queue.retain", "DURATION", "1h", "How long records are kept after they are in the warehouse, so that one restored from a backup can catch up."),
     plain("queue.retain_bytes", "SIZE", "1GiB", "The most bytes kept for that purpose."),

@@ -102,7 +102,7 @@ impl From<IngestError> for Problem {
     fn from(error: IngestError) -> Self {
         match error {
             IngestError::Full => Code::LogFull,
-            IngestError::Closed => Code::LogClosed,
+            IngestError::Closed | IngestError::Unavailable => Code::LogClosed,
             IngestError::TooLarge => Code::EventTooLarge,
             IngestError::Unknown => Code::OutcomeUnknown,
         }

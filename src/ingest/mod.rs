@@ -83,6 +83,8 @@ pub enum IngestError {
     Closed,
     #[error("an event is too large for the log")]
     TooLarge,
+    #[error("the log is unavailable")]
+    Unavailable,
     /// The events may or may not be stored.
     #[error("the outcome of the append is unknown")]
     Unknown,
@@ -94,6 +96,7 @@ impl From<AppendError> for IngestError {
             AppendError::Full { .. } => IngestError::Full,
             AppendError::Closed { .. } => IngestError::Closed,
             AppendError::TooLarge { .. } => IngestError::TooLarge,
+            AppendError::Unavailable { .. } => IngestError::Unavailable,
             AppendError::Unknown { .. } => IngestError::Unknown,
         }
     }
@@ -229,7 +232,7 @@ impl Ingest {
         let ended = match &result {
             Ok(_) => Ended::Ok,
             Err(IngestError::Full) => Ended::Full,
-            Err(IngestError::Closed) => Ended::Unavailable,
+            Err(IngestError::Closed | IngestError::Unavailable) => Ended::Unavailable,
             Err(IngestError::TooLarge) => Ended::Rejected,
             Err(IngestError::Unknown) => Ended::Unknown,
         };

@@ -14,6 +14,7 @@ mod disk;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod record;
+mod redis_streams;
 
 use std::fmt;
 use std::sync::Arc;
@@ -105,6 +106,9 @@ pub enum AppendError {
     /// The log is closing or closed for writing, for instance after a failed fsync.
     #[error("the log is closed for writing: {reason}")]
     Closed { reason: Arc<str> },
+    /// The store cannot be reached or does not take writes now. Nothing happened; trying again may help.
+    #[error("the log is unavailable: {reason}")]
+    Unavailable { reason: Arc<str> },
     /// The outcome is not known: the records may or may not become readable.
     #[error("the append's outcome is unknown: {reason}")]
     Unknown { reason: Arc<str> },
@@ -136,6 +140,9 @@ pub enum ReadError {
 /// future was dropped may or may not become durable, and never becomes half readable.
 #[async_trait]
 pub trait EventQueue: Send + Sync + std::fmt::Debug {
+    /// How many partitions the log has; it never changes.
+    fn partitions(&self) -> u16;
+
     /// Appends `events` to `partition`, all or none, and returns the offset of the first one once all are durable.
     async fn append(&self, partition: u16, events: &[Event]) -> Result<u64, AppendError>;
 
@@ -155,8 +162,10 @@ pub trait EventQueue: Send + Sync + std::fmt::Debug {
 /// Settings of the log.
 #[derive(Debug, Clone)]
 pub struct QueueConfig {
-    /// `disk:PATH`.
+    /// `disk:PATH`, `redis://…`, `rediss://…` or `redis-cluster://…`.
     pub url: String,
+    /// The partitions of a shared log. A `disk:` log has one.
+    pub partitions: u16,
     /// Appends beyond this size are refused as [`AppendError::Full`].
     pub limit_bytes: u64,
     /// Trimming keeps records younger than this, up to `retain_bytes`.
@@ -171,6 +180,8 @@ pub struct QueueConfig {
 pub enum OpenError {
     #[error("queue url {url:?}: {reason}")]
     Url { url: String, reason: &'static str },
+    #[error("the log at {url} does not fit: {reason}")]
+    Refused { url: String, reason: String },
     #[error("the log at {path} is in use by another process; stop it, or choose another folder")]
     Locked { path: String },
     #[error("the log at {path} is corrupt: {reason}")]
@@ -188,9 +199,12 @@ pub enum OpenError {
 pub async fn open(config: &QueueConfig) -> Result<Arc<dyn EventQueue>, OpenError> {
     match config.url.split_once(':') {
         Some(("disk", path)) if !path.is_empty() => disk::open(path, config).await,
+        Some(("redis" | "rediss" | "redis-cluster" | "rediss-cluster", _)) => {
+            redis_streams::open(config).await
+        }
         _ => Err(OpenError::Url {
             url: masked(&config.url),
-            reason: "expected disk:PATH",
+            reason: "expected disk:PATH or redis://HOST:PORT",
         }),
     }
 }

@@ -226,6 +226,10 @@ fn encode_all(events: &[Event]) -> Vec<u8> {
 
 #[async_trait]
 impl EventQueue for DiskLog {
+    fn partitions(&self) -> u16 {
+        1
+    }
+
     async fn append(&self, partition: u16, events: &[Event]) -> Result<u64, AppendError> {
         if partition != 0 {
             return Err(AppendError::Closed {

@@ -2,4 +2,5 @@
 
 mod hot;
 mod queue;
+mod streams;
 mod warehouse;

@@ -14,7 +14,7 @@ use cartwright::queue::{
     self, AppendError, EventQueue, LogId, OpenError, Position, QueueConfig, ReadError, ReadLimits,
 };
 
-type Log = Arc<dyn EventQueue>;
+pub(super) type Log = Arc<dyn EventQueue>;
 
 /// Runs every promise of [`EventQueue`] against partition 0 of new logs. `reopen` is called after `close` only.
 pub(crate) async fn suite(open_new: impl AsyncFn() -> Log, reopen: impl AsyncFn() -> Log) {
@@ -66,7 +66,7 @@ pub(crate) async fn limit_suite(log: &Log, limit_bytes: u64) {
         .expect("trimming what is gone is no error");
 }
 
-fn event(id: u64) -> Event {
+pub(super) fn event(id: u64) -> Event {
     Event {
         shop: Shop::new("acme", Environment::Live).unwrap(),
         source: Source::Server,
@@ -94,11 +94,11 @@ fn event(id: u64) -> Event {
     }
 }
 
-fn events(ids: std::ops::Range<u64>) -> Vec<Event> {
+pub(super) fn events(ids: std::ops::Range<u64>) -> Vec<Event> {
     ids.map(event).collect()
 }
 
-fn limits(max_records: usize) -> ReadLimits {
+pub(super) fn limits(max_records: usize) -> ReadLimits {
     ReadLimits {
         max_records,
         max_bytes: 1 << 20,
@@ -106,7 +106,7 @@ fn limits(max_records: usize) -> ReadLimits {
     }
 }
 
-fn at(log_id: LogId, offset: u64) -> Position {
+pub(super) fn at(log_id: LogId, offset: u64) -> Position {
     Position {
         log_id,
         partition: 0,
@@ -114,7 +114,7 @@ fn at(log_id: LogId, offset: u64) -> Position {
     }
 }
 
-async fn read_all(log: &Log) -> Vec<Event> {
+pub(super) async fn read_all(log: &Log) -> Vec<Event> {
     let extent = log.extent(0).await.unwrap();
     let mut all = Vec::new();
     let mut offset = extent.first;
@@ -322,8 +322,9 @@ async fn a_closed_log_refuses_everything(log: &Log) {
     assert!(matches!(log.extent(0).await, Err(ReadError::Closed)));
 }
 
-fn config(url: String) -> QueueConfig {
+pub(super) fn config(url: String) -> QueueConfig {
     QueueConfig {
+        partitions: 1,
         url,
         limit_bytes: 64 << 20,
         retain: Duration::ZERO,

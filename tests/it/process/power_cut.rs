@@ -24,6 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Small segments, so that a life goes through several.
 fn log() -> QueueConfig {
     QueueConfig {
+        partitions: 1,
         url: "disk:unused".to_owned(),
         limit_bytes: 64 << 20,
         retain: Duration::ZERO,

@@ -184,6 +184,10 @@ struct SwitchedQueue(Arc<dyn EventQueue>, Arc<Switch>);
 
 #[async_trait]
 impl EventQueue for SwitchedQueue {
+    fn partitions(&self) -> u16 {
+        self.0.partitions()
+    }
+
     async fn append(&self, partition: u16, events: &[Event]) -> Result<u64, AppendError> {
         if self.1.pass().await {
             return Err(AppendError::Full {

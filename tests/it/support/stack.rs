@@ -153,6 +153,7 @@ impl Stores {
 
     pub fn queue(&self) -> QueueConfig {
         QueueConfig {
+            partitions: 1,
             url: self.url("queue.url"),
             limit_bytes: 64 << 20,
             retain: Duration::from_secs(3_600),

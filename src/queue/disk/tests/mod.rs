@@ -27,6 +27,7 @@ fn rounds(usual: u32) -> u32 {
 
 fn config() -> QueueConfig {
     QueueConfig {
+        partitions: 1,
         url: "disk:unused".to_owned(),
         limit_bytes: 512 * 1024,
         retain: Duration::ZERO,

@@ -117,7 +117,9 @@ impl Model {
                 false
             }
             Err(AppendError::Closed { .. }) => false,
-            Err(AppendError::TooLarge { .. }) => panic!("nothing here is that large"),
+            Err(error @ (AppendError::TooLarge { .. } | AppendError::Unavailable { .. })) => {
+                panic!("{error}")
+            }
         }
     }
 

@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::ids::{Shop, Timestamp};
 use crate::domain::ruleset::{Ruleset, RulesetErrors};
-use crate::ingest::PARTITION;
 use crate::queue::{EventQueue, ReadError};
 use crate::rulesets::{RefreshError, Rulesets};
 use crate::warehouse::{Warehouse, WarehouseError};
@@ -23,15 +22,18 @@ pub struct Status {
     pub ruleset_version: Option<u64>,
 }
 
+/// Of a log of several partitions, the sums over all.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogStatus {
     pub log_id: uuid::Uuid,
+    pub partitions: u16,
     pub first_offset: u64,
     /// One past the last durable record.
     pub next_offset: u64,
     pub size_bytes: u64,
 }
 
+/// Of several partitions, the sums over all.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaneStatus {
     /// The next record to be applied.
@@ -85,21 +87,31 @@ impl Operations {
     /// # Errors
     /// When the log or the warehouse does not answer.
     pub async fn status(&self) -> Result<Status, OperationsError> {
-        // The position first: the lag is then never less than it was.
-        let position = self.warehouse.position(PARTITION).await?;
-        let extent = self.queue.extent(PARTITION).await?;
-        let offset = position.map_or(extent.first, |position| position.offset);
+        let partitions = self.queue.partitions();
+        let mut log = LogStatus {
+            log_id: uuid::Uuid::nil(),
+            partitions,
+            first_offset: 0,
+            next_offset: 0,
+            size_bytes: 0,
+        };
+        let mut offset = 0;
+        for partition in 0..partitions {
+            // The position first: the lag is then never less than it was.
+            let position = self.warehouse.position(partition).await?;
+            let extent = self.queue.extent(partition).await?;
+            offset += position
+                .map_or(extent.first, |position| position.offset)
+                .min(extent.next);
+            log.log_id = extent.log_id.0;
+            log.first_offset += extent.first;
+            log.next_offset += extent.next;
+            log.size_bytes += extent.size_bytes;
+        }
+        let lag_records = log.next_offset.saturating_sub(offset);
         Ok(Status {
-            log: LogStatus {
-                log_id: extent.log_id.0,
-                first_offset: extent.first,
-                next_offset: extent.next,
-                size_bytes: extent.size_bytes,
-            },
-            fast_lane: LaneStatus {
-                offset,
-                lag_records: extent.next.saturating_sub(offset),
-            },
+            log,
+            fast_lane: LaneStatus { offset, lag_records },
             ruleset_version: self.rulesets.current().map(|ruleset| ruleset.version()),
         })
     }

@@ -26,7 +26,7 @@ use crate::domain::consent::ConsentStatement;
 use crate::domain::event::Event;
 use crate::domain::ids::{Shop, Timestamp};
 use crate::domain::transform::{AssignmentMade, DecisionRecord, DecisionSubject, PlacementServed};
-use crate::ingest::PARTITION;
+use crate::ingest::spread::{Placed, Spread};
 use crate::profiles::Overlay;
 use crate::queue::{AppendError, EventQueue};
 use crate::telemetry::{Metrics, Outcome, Record};
@@ -194,55 +194,56 @@ impl RecorderWorker {
 
     /// Appends until it succeeds, or until it cannot any more.
     async fn store(&self, events: Vec<Event>, touching: &[bool], stop: &CancellationToken) {
+        let mut left = Spread::over(self.queue.partitions(), events);
         let mut given_up_at = None;
         loop {
-            let started = Instant::now();
-            let append = tokio::time::timeout(APPEND_BUDGET, self.queue.append(PARTITION, &events));
-            let result = append.await.unwrap_or_else(|_| {
-                Err(AppendError::Unknown {
-                    reason: "no answer in time".into(),
-                })
+            let (started, count) = (Instant::now(), left.len());
+            let append = tokio::time::timeout(APPEND_BUDGET, left.append(&*self.queue));
+            let (placed, error) = append.await.unwrap_or_else(|_| {
+                let reason = "no answer in time".into();
+                (Vec::new(), Some(AppendError::Unknown { reason }))
             });
             self.metrics
-                .append(ended(&result), events.len(), started.elapsed());
-            match result {
-                Ok(first) => return self.stored(first, events, touching),
+                .append(ended(error.as_ref()), count, started.elapsed());
+            self.stored(placed, touching);
+            match error {
+                None => return,
                 // The ids are the decisions' own, so a record appended twice counts once.
-                Err(
+                Some(
                     AppendError::Full { .. } | AppendError::Unavailable { .. } | AppendError::Unknown { .. },
                 ) => {}
-                Err(error) => return self.lost(&events, &error),
+                Some(error) => return self.lost(left.len(), &error),
             }
             if stop.is_cancelled() && given_up_at.get_or_insert_with(Instant::now).elapsed() > STOP_BUDGET {
-                return self.lost(&events, &"the log took nothing until the stop");
+                return self.lost(left.len(), &"the log took nothing until the stop");
             }
             tokio::time::sleep(RETRY_AFTER).await;
         }
     }
 
-    fn stored(&self, first: u64, events: Vec<Event>, touching: &[bool]) {
-        for ((event, touches), offset) in events.into_iter().zip(touching).zip(first..) {
+    fn stored(&self, placed: Vec<Placed>, touching: &[bool]) {
+        for placed in placed {
             self.metrics.decision_record(Record::Recorded);
-            if *touches {
-                self.overlay.add(PARTITION, offset, event);
+            if touching.get(placed.place).is_some_and(|touches| *touches) {
+                self.overlay.add(placed.partition, placed.offset, placed.event);
             }
         }
     }
 
-    fn lost(&self, events: &[Event], reason: &dyn std::fmt::Display) {
-        tracing::error!(records = events.len(), error = %reason, "decision records were lost");
-        for _ in events {
+    fn lost(&self, records: usize, reason: &dyn std::fmt::Display) {
+        tracing::error!(records, error = %reason, "decision records were lost");
+        for _ in 0..records {
             self.metrics.decision_record(Record::Refused);
         }
     }
 }
 
-fn ended(result: &Result<u64, AppendError>) -> Outcome {
-    match result {
-        Ok(_) => Outcome::Ok,
-        Err(AppendError::Full { .. }) => Outcome::Full,
-        Err(AppendError::TooLarge { .. }) => Outcome::Rejected,
-        Err(AppendError::Closed { .. } | AppendError::Unavailable { .. }) => Outcome::Unavailable,
-        Err(AppendError::Unknown { .. }) => Outcome::Unknown,
+fn ended(error: Option<&AppendError>) -> Outcome {
+    match error {
+        None => Outcome::Ok,
+        Some(AppendError::Full { .. }) => Outcome::Full,
+        Some(AppendError::TooLarge { .. }) => Outcome::Rejected,
+        Some(AppendError::Closed { .. } | AppendError::Unavailable { .. }) => Outcome::Unavailable,
+        Some(AppendError::Unknown { .. }) => Outcome::Unknown,
     }
 }

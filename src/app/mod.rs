@@ -36,8 +36,7 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::config::{Config, Keys, key_file};
-use crate::drain::FastLane;
-use crate::ingest::PARTITION;
+use crate::drain::{FastLane, Lag, Worker};
 use crate::listener::{Limits, Listener};
 use crate::population::Populations;
 use crate::profiles::{Overlay, OverlayLimits};
@@ -139,7 +138,7 @@ impl App {
             receiver
         });
         if config.roles.drain {
-            let lane = FastLane {
+            let template = FastLane {
                 queue: Arc::clone(&queue),
                 warehouse: Arc::clone(&warehouse),
                 hot: Arc::clone(&hot),
@@ -152,11 +151,12 @@ impl App {
                     Arc::new(move |partition, next| overlay.lane_passed(partition, next))
                 },
                 metrics: metrics.clone(),
-                partition: PARTITION,
+                lag: Lag::default(),
+                partition: 0,
                 limits: crate::drain::BatchLimits::default(),
                 dedupe_window: config.dedupe_window,
             };
-            workers.push(tokio::spawn(supervise(lane, background.clone())));
+            workers.push(tokio::spawn(Worker::new(template).run(background.clone())));
         }
 
         let (operator_addr, public_addr) = (operator.addr(), public.as_ref().map(Listener::addr));
@@ -313,23 +313,6 @@ fn refresh_rulesets(rulesets: Arc<Rulesets>, stop: CancellationToken) -> JoinHan
 
 fn refresh_populations(populations: Arc<Populations>, stop: CancellationToken) -> JoinHandle<()> {
     tokio::spawn(async move { populations.run(stop).await })
-}
-
-/// Runs a lane, and reports its end unless it was asked for.
-async fn supervise(lane: FastLane, stop: CancellationToken) {
-    let metrics = lane.metrics.clone();
-    let ended = tokio::spawn(async move { lane.run(stop).await }).await;
-    let error = match ended {
-        Ok(Ok(())) => return,
-        Ok(Err(error)) => error.to_string(),
-        Err(panicked) => panicked.to_string(),
-    };
-    metrics.lane_running(crate::telemetry::Lane::Fast, false);
-    tracing::error!(
-        error,
-        "the fast lane stopped for good: requests are answered and events kept, but profiles no longer follow; \
-         remove the cause and start again"
-    );
 }
 
 async fn finish(name: &str, listener: JoinHandle<bool>) {

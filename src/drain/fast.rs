@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{BatchLimits, Gathered, gather};
+use super::lag::{Behind, Lag};
 use super::publish::Publisher;
 use super::quarantine::{TOO_OLD, UNREADABLE, poisoned};
 use super::retry::{Backoff, Next, after_read_error, after_warehouse_error};
@@ -42,6 +43,7 @@ pub enum LaneError {
 }
 
 /// Folds one partition of the log into the warehouse and publishes what it wrote to the hot store.
+#[derive(Clone)]
 pub struct FastLane {
     pub queue: Arc<dyn EventQueue>,
     pub warehouse: Arc<dyn Warehouse>,
@@ -49,6 +51,8 @@ pub struct FastLane {
     pub ruleset: RulesetSource,
     pub passed: Passed,
     pub metrics: Metrics,
+    /// Shared by the lanes of one process.
+    pub lag: Lag,
     pub partition: u16,
     pub limits: BatchLimits,
     /// How long event ids are remembered; older events are refused into quarantine.
@@ -71,7 +75,10 @@ impl FastLane {
     pub async fn run(&self, stop: CancellationToken) -> Result<(), LaneError> {
         self.metrics.lane_running(Lane::Fast, true);
         let ended = self.drive(&stop).await;
-        self.metrics.lane_running(Lane::Fast, false);
+        if ended.is_err() {
+            self.metrics.lane_running(Lane::Fast, false);
+        }
+        self.lag.note(self.partition, None, &self.metrics);
         ended
     }
 
@@ -148,7 +155,7 @@ impl FastLane {
                 Ok(Some(gathered)) => gathered,
                 Ok(None) => {
                     publisher.verify().await;
-                    self.metrics.lane_lag(Lane::Fast, 0, 0);
+                    self.report_lag(position, None).await;
                     self.trim(position, &mut trimmed_at).await;
                     continue;
                 }
@@ -270,14 +277,13 @@ impl FastLane {
             return;
         };
         let records = extent.next.saturating_sub(position.offset);
-        // What is behind came after `newest`, so its age is a bound.
-        let age = newest.filter(|_| records > 0).map_or(Duration::ZERO, since);
-        self.metrics.lane_lag(
-            Lane::Fast,
+        let behind = Behind {
             records,
-            u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
-        );
-        self.metrics.log_size(extent.size_bytes);
+            // What is behind came after `newest`, so its age is a bound.
+            age: newest.filter(|_| records > 0).map_or(Duration::ZERO, since),
+            log_bytes: extent.size_bytes,
+        };
+        self.lag.note(self.partition, Some(behind), &self.metrics);
     }
 
     /// Reports how fresh the oldest event of a stored piece is, and what of it was quarantined: `set_aside` in all.

@@ -6,14 +6,19 @@
 //! remember.
 //!
 //! - [`fast`] folds events into the warehouse and publishes the documents it wrote to the hot store.
+//! - [`worker`] runs a lane for each partition that this process holds a lease of.
 //! - [`retry`] is the one table that says what a lane makes of each failure.
 //! - [`batch`] gathers a micro-batch and turns it into effects.
 
 mod batch;
 mod fast;
+mod lag;
 mod publish;
 mod quarantine;
 mod retry;
+mod worker;
 
 pub use batch::BatchLimits;
 pub use fast::{FastLane, LaneError, Passed, RulesetSource};
+pub use lag::Lag;
+pub use worker::Worker;

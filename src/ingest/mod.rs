@@ -3,13 +3,14 @@
 //! Why one use case: `POST /events`, `POST /personalize`, the operator's import endpoint and `cartwright import`
 //! must mean the same by "accepted".
 //!
-//! - Receipts exist only after the append returned (invariant 1). All events of one call are appended together,
-//!   all or none, so a failure means that the whole body may be sent again.
+//! - Receipts exist only after the append returned (invariant 1), of all events of the call. A failure means that the whole
+//!   body may be sent again; see [`spread`].
 //! - `duplicate` is a hint from a small memory of recent ids. Such an event is appended like any other; the
 //!   warehouse decides.
 //! - Events that are durable enter the overlay, so that this node's next decision counts them.
 
 mod recent;
+pub(crate) mod spread;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,15 +18,13 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use self::recent::Recent;
+use self::spread::{Placed, Spread};
 use crate::domain::event::{Body, Event, EventLimits, IngestContext, Outcome, Source};
 use crate::domain::ids::{PseudonymKey, Shop, Timestamp};
 use crate::domain::user_token::UserTokenKey;
 use crate::profiles::Overlay;
 use crate::queue::{AppendError, EventQueue};
 use crate::telemetry::{Metrics, Outcome as Ended, Receipt as Counted};
-
-/// The only partition of a log of one partition.
-pub const PARTITION: u16 = 0;
 
 /// Higher: a stuck disk holds more requests. Lower: a slow disk turns durable appends into unknown outcomes.
 const APPEND_BUDGET: Duration = Duration::from_secs(10);
@@ -151,8 +150,8 @@ impl Ingest {
     ) -> Result<Vec<Receipt>, IngestError> {
         let (receipts, events) = self.judge(body, origin, received_at);
         if !events.is_empty() {
-            let first = self.append(&events).await?;
-            self.remember(first, events, &receipts, origin);
+            let placed = self.append(events).await?;
+            self.remember(placed, &receipts, origin);
         }
         for receipt in &receipts {
             self.metrics.receipt(receipt.status.into());
@@ -222,11 +221,14 @@ impl Ingest {
         }
     }
 
-    async fn append(&self, events: &[Event]) -> Result<u64, IngestError> {
+    async fn append(&self, events: Vec<Event>) -> Result<Vec<Placed>, IngestError> {
         let started = Instant::now();
-        let append = self.queue.append(PARTITION, events);
+        let mut spread = Spread::over(self.queue.partitions(), events);
+        let count = spread.len();
+        let append = spread.append(&*self.queue);
         let result = match tokio::time::timeout(APPEND_BUDGET, append).await {
-            Ok(result) => result.map_err(IngestError::from),
+            Ok((placed, None)) => Ok(placed),
+            Ok((_, Some(error))) => Err(IngestError::from(error)),
             Err(_) => Err(IngestError::Unknown),
         };
         let ended = match &result {
@@ -236,14 +238,15 @@ impl Ingest {
             Err(IngestError::TooLarge) => Ended::Rejected,
             Err(IngestError::Unknown) => Ended::Unknown,
         };
-        self.metrics.append(ended, events.len(), started.elapsed());
+        self.metrics.append(ended, count, started.elapsed());
         result
     }
 
-    /// Notes the ids of durable events, and hands those that are news to the overlay.
-    fn remember(&self, first: u64, events: Vec<Event>, receipts: &[Receipt], origin: Origin<'_>) {
+    /// Notes the ids of durable events, and hands those that are news to the overlay. `placed` is in the order of `receipts`,
+    /// without the rejected ones.
+    fn remember(&self, placed: Vec<Placed>, receipts: &[Receipt], origin: Origin<'_>) {
         self.recent
-            .insert(origin.shop, events.iter().map(|event| &*event.event_id));
+            .insert(origin.shop, placed.iter().map(|placed| &*placed.event.event_id));
         if origin.source == Source::Import {
             // History, in bulk, about nobody who is on the page now.
             return;
@@ -251,9 +254,9 @@ impl Ingest {
         let stored = receipts
             .iter()
             .filter(|receipt| receipt.status != ReceiptStatus::Rejected);
-        for ((event, receipt), offset) in events.into_iter().zip(stored).zip(first..) {
+        for (placed, receipt) in placed.into_iter().zip(stored) {
             if receipt.status == ReceiptStatus::Accepted {
-                self.overlay.add(PARTITION, offset, event);
+                self.overlay.add(placed.partition, placed.offset, placed.event);
             }
         }
     }

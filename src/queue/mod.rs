@@ -13,6 +13,7 @@
 mod disk;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod lease;
 mod record;
 mod redis_streams;
 
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 #[doc(hidden)]
 pub use disk::sim;
+pub use lease::{LEASE, Lease, Leases, RENEW_EVERY};
 pub use record::RecordError;
 
 use crate::config::masked;
@@ -142,6 +144,9 @@ pub enum ReadError {
 pub trait EventQueue: Send + Sync + std::fmt::Debug {
     /// How many partitions the log has; it never changes.
     fn partitions(&self) -> u16;
+
+    /// Who works on which of them.
+    fn leases(self: Arc<Self>) -> Arc<dyn Leases>;
 
     /// Appends `events` to `partition`, all or none, and returns the offset of the first one once all are durable.
     async fn append(&self, partition: u16, events: &[Event]) -> Result<u64, AppendError>;

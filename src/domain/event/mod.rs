@@ -82,6 +82,15 @@ impl Event {
         self.user.as_ref().or(self.anonymous.as_ref())
     }
 
+    /// The partition of the log, of `partitions`, that the event goes to: its subject's, so that one shopper's events stay in
+    /// order; where it is about nobody, any that is always the same for its id.
+    pub fn partition(&self, partitions: u16) -> u16 {
+        match self.subject() {
+            Some(subject) => subject.partition(partitions),
+            None => (crc32c::crc32c(self.event_id.as_bytes()) % u32::from(partitions.max(1))) as u16,
+        }
+    }
+
     /// Whether the event counts as verified when reports of one order compete.
     pub fn is_verified(&self) -> bool {
         !matches!(self.source, Source::Public)

@@ -58,9 +58,10 @@ use self::segment::RECORD_PREFIX_BYTES;
 use self::settings::Settings;
 use self::shared::{Core, Progress};
 use self::writer::{Inbox, Pending, Writer};
+use super::lease::Whole;
 use super::record;
 use super::{
-    AppendError, Entry, EventQueue, Extent, OpenError, Position, QueueConfig, ReadError, ReadLimits,
+    AppendError, Entry, EventQueue, Extent, Leases, OpenError, Position, QueueConfig, ReadError, ReadLimits,
 };
 use crate::domain::event::Event;
 
@@ -228,6 +229,10 @@ fn encode_all(events: &[Event]) -> Vec<u8> {
 impl EventQueue for DiskLog {
     fn partitions(&self) -> u16 {
         1
+    }
+
+    fn leases(self: Arc<Self>) -> Arc<dyn Leases> {
+        Arc::new(Whole)
     }
 
     async fn append(&self, partition: u16, events: &[Event]) -> Result<u64, AppendError> {

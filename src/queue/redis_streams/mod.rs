@@ -18,8 +18,9 @@
 //! - Whoever waits for records is woken by client tracking: the range that found nothing is reported when it changes. On a
 //!   cluster, which reports nothing, it looks every [`POLL`].
 //! - An append whose answer is lost may have happened ([`AppendError::Unknown`]); event ids make sending it again harmless.
-//! - It does not share out partitions; `drain` does, by leases.
+//! - The partitions are shared out by leases, which are kept beside the streams ([`leases`]).
 
+mod leases;
 mod reply;
 mod wakers;
 
@@ -34,11 +35,12 @@ use tokio::sync::OnceCell;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::leases::RedisLeases;
 use self::reply::{Head, REMEDY, check, decode, entry_id, extent, gap, head_key, stream_key};
 use self::wakers::Wakers;
 use super::{
-    AppendError, Entry, EventQueue, Extent, LogId, OpenError, Position, QueueConfig, ReadError, ReadLimits,
-    record,
+    AppendError, Entry, EventQueue, Extent, Leases, LogId, OpenError, Position, QueueConfig, ReadError,
+    ReadLimits, record,
 };
 use crate::config::masked;
 use crate::domain::event::Event;
@@ -269,6 +271,10 @@ impl RedisStreams {
 impl EventQueue for RedisStreams {
     fn partitions(&self) -> u16 {
         self.partitions
+    }
+
+    fn leases(self: Arc<Self>) -> Arc<dyn Leases> {
+        Arc::new(RedisLeases::new(self))
     }
 
     async fn append(&self, partition: u16, events: &[Event]) -> Result<u64, AppendError> {

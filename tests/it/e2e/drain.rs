@@ -7,9 +7,9 @@ use cartwright::clock;
 use cartwright::domain::event::{Body, EventLimits, Source};
 use cartwright::domain::ids::{Environment, PseudonymKey, Shop, SubjectId};
 use cartwright::domain::profile::Document;
-use cartwright::drain::{BatchLimits, FastLane, LaneError};
+use cartwright::drain::{BatchLimits, FastLane, Lag, LaneError};
 use cartwright::hot::{self, HotStore};
-use cartwright::ingest::{Ingest, Origin, PARTITION};
+use cartwright::ingest::{Ingest, Origin};
 use cartwright::profiles::{Overlay, OverlayLimits};
 use cartwright::queue::{self, EventQueue};
 use cartwright::telemetry::Metrics;
@@ -20,6 +20,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::support::api::PARTITION;
 use crate::support::app::{PUBLIC_KEY, TestApp};
 use crate::support::faults::{Fault, FaultyWarehouse};
 use crate::support::stack::{Stack, Stores, on_both_stacks};
@@ -104,6 +105,7 @@ impl Rig {
             ruleset: Arc::new(|| None),
             passed: Arc::new(|_, _| {}),
             metrics: self.metrics.clone(),
+            lag: Lag::default(),
             partition: PARTITION,
             limits: BatchLimits::default(),
             dedupe_window: Duration::from_secs(30 * 86_400),
@@ -333,7 +335,11 @@ async fn what_time_does_not_heal_stops_the_lane_with_its_remedy(stack: Stack) {
     rig.store.apply(&ahead).await.unwrap();
     let error = rig.start(Arc::clone(&rig.store)).error().await;
     assert!(error.contains("does not fit the log"), "{error}");
-    assert!(error.contains("put back the log's newest folder"), "{error}");
+    let remedy = match stack {
+        Stack::Embedded => "put back the log's newest folder",
+        Stack::Networked => "before anything is appended",
+    };
+    assert!(error.contains(remedy), "{error}");
 }
 
 async fn without_its_lane_a_node_answers_and_takes_events(stack: Stack) {

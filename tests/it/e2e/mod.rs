@@ -11,3 +11,4 @@ mod overlay;
 mod personalize;
 mod publish;
 mod start_stop;
+mod workers;

@@ -185,7 +185,7 @@ async fn a_cap_holds_although_records_are_not_awaited(stack: Stack) {
     let nobody = api.personalize("placements=banner", PUBLIC).await;
     assert_eq!(nobody.reason("banner"), "capped");
     let queue = std::sync::Arc::clone(&api.queue);
-    api.stop().await;
+    let _stores = api.stop().await;
     assert_eq!(queue.extent(0).await.unwrap().next, 3);
 }
 
@@ -205,7 +205,7 @@ async fn an_experiment_is_always_recorded_and_sticks(stack: Stack) {
     }
     assert_eq!(variants.len(), 2);
     let api_log = std::sync::Arc::clone(&api.queue);
-    api.stop().await;
+    let _stores = api.stop().await;
     // Stopped, every record is durable.
     assert_eq!(api_log.extent(0).await.unwrap().next, 40);
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use cartwright::domain::profile::Version;
 use cartwright::hot::{self, HotConfig};
-use cartwright::ingest::PARTITION;
 
 use super::drain::{Rig, ids};
+use crate::support::api::PARTITION;
 use crate::support::stack::Stack;
 
 impl Rig {

@@ -16,16 +16,16 @@ use cartwright::domain::ids::{Environment, PseudonymKey, Shop, SubjectId, Timest
 use cartwright::domain::profile::Version;
 use cartwright::domain::recommend::Purchases;
 use cartwright::domain::user_token::UserTokenKey;
-use cartwright::drain::{BatchLimits, FastLane};
+use cartwright::drain::{BatchLimits, FastLane, Lag};
 use cartwright::hot::{HotError, HotObserver, HotProfile, HotStore};
 use cartwright::http::{Settings, State, StateParts, operator_router, public_router};
-use cartwright::ingest::{Ingest, PARTITION};
+use cartwright::ingest::Ingest;
 use cartwright::keys::{ApiKey, KeyKind, KeyRing};
 use cartwright::listener::{Limits, Listener};
 use cartwright::operations::Operations;
 use cartwright::population::Populations;
 use cartwright::profiles::{Overlay, OverlayLimits, ProfileReader};
-use cartwright::queue::{AppendError, Entry, EventQueue, Extent, Position, ReadError, ReadLimits};
+use cartwright::queue::{AppendError, Entry, EventQueue, Extent, Leases, Position, ReadError, ReadLimits};
 use cartwright::recorder::recorder;
 use cartwright::rulesets::Rulesets;
 use cartwright::telemetry::Metrics;
@@ -40,6 +40,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::stack::{Stack, Stores};
+
+/// The only partition of the logs of [`Stores::queue`].
+pub(crate) const PARTITION: u16 = 0;
 
 pub(crate) const PUBLIC: &str = "pk_live_test";
 pub(crate) const SERVER: &str = "sk_live_test";
@@ -188,6 +191,10 @@ impl EventQueue for SwitchedQueue {
         self.0.partitions()
     }
 
+    fn leases(self: Arc<Self>) -> Arc<dyn Leases> {
+        Arc::clone(&self.0).leases()
+    }
+
     async fn append(&self, partition: u16, events: &[Event]) -> Result<u64, AppendError> {
         if self.1.pass().await {
             return Err(AppendError::Full {
@@ -237,7 +244,7 @@ pub(crate) struct Api {
     servers: Vec<JoinHandle<bool>>,
     worker: JoinHandle<()>,
     worker_stop: CancellationToken,
-    _stores: Stores,
+    stores: Stores,
 }
 
 /// What a test wants to be different.
@@ -389,6 +396,7 @@ impl Api {
                 })
             },
             metrics,
+            lag: Lag::default(),
             partition: PARTITION,
             limits: BatchLimits::default(),
             dedupe_window: Duration::from_secs(30 * 86_400),
@@ -412,7 +420,7 @@ impl Api {
             servers,
             worker,
             worker_stop,
-            _stores: stores,
+            stores,
         };
         api.resume_lane();
         api
@@ -466,7 +474,8 @@ impl Api {
             .collect()
     }
 
-    pub(crate) async fn stop(mut self) {
+    /// In order; the stores go with what is returned.
+    pub(crate) async fn stop(mut self) -> Stores {
         self.stopping.cancel();
         self.closing.cancel();
         for server in self.servers.drain(..) {
@@ -476,6 +485,7 @@ impl Api {
         (&mut self.worker).await.unwrap();
         self.pause_lane().await;
         self.store.close().await;
+        self.stores
     }
 
     pub(crate) async fn get(&self, path: &str, key: &str) -> Reply {

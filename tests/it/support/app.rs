@@ -57,6 +57,8 @@ impl Builder {
         ];
         flags.extend(stores.urls());
         if stores.stack == Stack::Networked {
+            // Several, so that what belongs together meets across them; few, so that a test starts quickly.
+            flags.push(("queue.partitions", "4".to_owned()));
             flags.push(("pseudonym_key", "k1:0123456789abcdef".to_owned()));
             flags.push(("user_token_key", "k1:fedcba9876543210".to_owned()));
         }
@@ -140,16 +142,12 @@ impl TestApp {
 
     /// `GET` on the public listener under `key`.
     pub async fn get(&self, path: &str, key: &str) -> Answer {
-        let request = Request::get(path).header(header::AUTHORIZATION, format!("Bearer {key}"));
-        call(self.addr(), request.body(Bytes::new()).unwrap()).await
+        ask(self.addr(), Method::GET, path, key, None).await
     }
 
     /// `POST` of JSON on the public listener under `key`.
     pub async fn post(&self, path: &str, key: &str, body: &Value) -> Answer {
-        let request = Request::post(path)
-            .header(header::AUTHORIZATION, format!("Bearer {key}"))
-            .header(header::CONTENT_TYPE, "application/json");
-        call(self.addr(), request.body(body.to_string().into()).unwrap()).await
+        ask(self.addr(), Method::POST, path, key, Some(body)).await
     }
 
     /// Any call on the operator listener.
@@ -207,6 +205,17 @@ impl TestApp {
     pub async fn stop_behind(mut self) {
         Box::pin(self.running.take().unwrap().stop()).await;
     }
+}
+
+/// A call under `key`, with a JSON body where there is one.
+pub async fn ask(addr: SocketAddr, method: Method, path: &str, key: &str, body: Option<&Value>) -> Answer {
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::AUTHORIZATION, format!("Bearer {key}"))
+        .header(header::CONTENT_TYPE, "application/json");
+    let body = body.map(Value::to_string).unwrap_or_default();
+    call(addr, request.body(body.into()).unwrap()).await
 }
 
 /// A whole answer.

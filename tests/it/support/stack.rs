@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use super::postgres::Database;
 use super::proxy::{Proxy, Weather};
-use super::redis::RedisServer;
+use super::redis::{DURABLE, RedisServer};
 
 /// Makes of each function `NAME(stack: Stack)` the tests `NAME::embedded` and `NAME::networked`.
 macro_rules! on_both_stacks {
@@ -42,7 +42,7 @@ pub(crate) use on_both_stacks;
 pub enum Stack {
     /// A log on disk, profiles in memory, SQLite: nothing to install.
     Embedded,
-    /// Hot profiles in Redis, PostgreSQL.
+    /// The log in one Redis, hot profiles in another, PostgreSQL.
     Networked,
 }
 
@@ -52,8 +52,9 @@ pub struct Stores {
     pub folder: TempDir,
     database: Option<Database>,
     redis: Option<RedisServer>,
-    /// In front of the servers, by the name of each.
-    proxies: Vec<(&'static str, Proxy)>,
+    log: Option<RedisServer>,
+    /// In front of the servers, by the kind of each and the setting that names it.
+    proxies: Vec<(&'static str, &'static str, Proxy)>,
 }
 
 impl Stores {
@@ -62,6 +63,7 @@ impl Stores {
         if stack == Stack::Networked {
             stores.database = Some(Database::create().await);
             stores.redis = Some(RedisServer::start(&[]));
+            stores.log = Some(RedisServer::start(DURABLE));
             stores.stack = stack;
         }
         stores
@@ -73,6 +75,7 @@ impl Stores {
             folder: tempfile::tempdir().unwrap(),
             database: None,
             redis: None,
+            log: None,
             proxies: Vec::new(),
         }
     }
@@ -80,10 +83,15 @@ impl Stores {
     /// Puts a proxy in front of every server.
     pub async fn behind_proxies(mut self) -> Stores {
         let urls = self.urls();
-        for (server, setting) in [("redis", "hot.url"), ("postgres", "warehouse.url")] {
+        for (server, setting) in [
+            ("redis", "queue.url"),
+            ("redis", "hot.url"),
+            ("postgres", "warehouse.url"),
+        ] {
             let url = &urls.iter().find(|(name, _)| *name == setting).unwrap().1;
             let upstream = tokio::net::lookup_host(authority(url)).await.unwrap().next();
-            self.proxies.push((server, Proxy::start(upstream.unwrap()).await));
+            self.proxies
+                .push((server, setting, Proxy::start(upstream.unwrap()).await));
         }
         self
     }
@@ -95,7 +103,7 @@ impl Stores {
             ("Postgres", &["postgres"]),
             ("both", &["redis", "postgres"]),
         ];
-        let there = |name: &&str| self.proxies.iter().any(|(proxied, _)| proxied == name);
+        let there = |name: &&str| self.proxies.iter().any(|(proxied, ..)| proxied == name);
         all.into_iter()
             .filter(|(_, servers)| servers.iter().all(&there))
             .collect()
@@ -103,12 +111,12 @@ impl Stores {
 
     /// Changes the weather in front of these servers.
     pub fn weather(&self, servers: &[&str], weather: Weather) {
-        for (_, proxy) in self.proxies.iter().filter(|(name, _)| servers.contains(name)) {
+        for (.., proxy) in self.proxies.iter().filter(|(name, ..)| servers.contains(name)) {
             proxy.set(weather);
         }
     }
 
-    /// The Redis of the networked stack.
+    /// The Redis of the networked stack that holds hot profiles.
     pub fn redis(&self) -> &RedisServer {
         self.redis.as_ref().expect("the networked stack")
     }
@@ -127,21 +135,25 @@ impl Stores {
             Some(database) => database.url(),
             None => self.within("sqlite", "warehouse.db"),
         };
+        let queue = match &self.log {
+            Some(redis) => redis.url(),
+            None => self.within("disk", "queue"),
+        };
         let hot = match &self.redis {
             Some(redis) => redis.url(),
             None => "memory:".to_owned(),
         };
         [
-            ("queue.url", self.within("disk", "queue")),
-            ("hot.url", self.through("redis", hot)),
-            ("warehouse.url", self.through("postgres", warehouse)),
+            ("queue.url", self.through("queue.url", queue)),
+            ("hot.url", self.through("hot.url", hot)),
+            ("warehouse.url", self.through("warehouse.url", warehouse)),
         ]
     }
 
-    /// `url` with the proxy in front of `server` in its place, where there is one.
-    fn through(&self, server: &str, url: String) -> String {
-        match self.proxies.iter().find(|(name, _)| *name == server) {
-            Some((_, proxy)) => url.replacen(authority(&url), &proxy.addr().to_string(), 1),
+    /// The URL of `setting` with the proxy in front of its server in its place, where there is one.
+    fn through(&self, setting: &str, url: String) -> String {
+        match self.proxies.iter().find(|(_, proxied, _)| *proxied == setting) {
+            Some((.., proxy)) => url.replacen(authority(&url), &proxy.addr().to_string(), 1),
             None => url,
         }
     }
@@ -179,7 +191,10 @@ impl Stores {
 
     /// The log is lost, the warehouse is not.
     pub fn lose_log(&self) {
-        std::fs::remove_dir_all(self.path().join("data/queue")).unwrap();
+        match &self.log {
+            Some(redis) => redis.command(&["flushall"]),
+            None => std::fs::remove_dir_all(self.path().join("data/queue")).unwrap(),
+        }
     }
 
     /// What the warehouse answers, every column of which is cast to text.

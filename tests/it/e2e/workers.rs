@@ -1,0 +1,197 @@
+//! Several nodes on one log: partitions are shared out, move when a worker dies, and nothing is lost or counted twice.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cartwright::app::{App, Running};
+use cartwright::config::Config;
+use cartwright::queue::{self, QueueConfig};
+use hyper::Method;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::support::app::{PUBLIC_KEY, SERVER_KEY, TestApp, ask};
+use crate::support::redis::RedisServer;
+use crate::support::stack::{Stack, Stores};
+
+/// Longer than leases last and batches take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+async fn eventually(what: &str, is_so: impl AsyncFn() -> bool) {
+    let waited = tokio::time::timeout(PATIENCE, async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    assert!(waited.await.is_ok(), "not within {PATIENCE:?}: {what}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_are_shared_out_evenly_and_their_tokens_grow() {
+    let server = RedisServer::start(&[]);
+    let config = QueueConfig {
+        url: server.url(),
+        partitions: 10,
+        ..Stores::embedded().queue()
+    };
+    let log = queue::open(&config).await.unwrap();
+    eventually("the log answers", async || log.extent(0).await.is_ok()).await;
+    let leases = Arc::clone(&log).leases();
+    let [first, second, third] = [1, 2, 3].map(Uuid::from_u128);
+    let partitions = async |worker: Uuid| -> BTreeSet<u16> {
+        let held = leases.renew(worker).await.unwrap();
+        held.iter().map(|lease| lease.partition).collect()
+    };
+    assert_eq!(partitions(first).await.len(), 10);
+    // The second one's share is free once the first has heard of it.
+    assert_eq!(partitions(second).await.len(), 0);
+    let firsts = partitions(first).await;
+    let seconds = partitions(second).await;
+    assert_eq!((firsts.len(), seconds.len()), (5, 5));
+    assert!(firsts.is_disjoint(&seconds));
+    partitions(third).await;
+    partitions(first).await;
+    partitions(second).await;
+    let shares = [
+        partitions(first).await,
+        partitions(second).await,
+        partitions(third).await,
+    ];
+    assert_eq!(shares.iter().map(BTreeSet::len).collect::<Vec<_>>(), [4, 4, 2]);
+    assert_eq!(shares.iter().flatten().collect::<BTreeSet<_>>().len(), 10);
+
+    // What is given back is taken at once, under greater tokens.
+    let before = leases.renew(first).await.unwrap();
+    leases.release(first).await.unwrap();
+    leases.release(third).await.unwrap();
+    let after = leases.renew(second).await.unwrap();
+    assert_eq!(after.len(), 10);
+    for lease in before {
+        let now = after.iter().find(|now| now.partition == lease.partition).unwrap();
+        assert!(now.token > lease.token, "{lease:?} {now:?}");
+    }
+    log.close().await;
+}
+
+/// A node on the stores of a test, besides the test's own.
+struct Node {
+    running: Option<Running>,
+}
+
+impl Node {
+    async fn start(config: &Config, roles: &str) -> Node {
+        let mut config = config.clone();
+        config.roles.api = roles.contains("api");
+        config.roles.drain = roles.contains("drain");
+        Node {
+            running: Some(Box::pin(App::start(config)).await.unwrap()),
+        }
+    }
+
+    fn running(&self) -> &Running {
+        self.running.as_ref().unwrap()
+    }
+
+    async fn get(&self, path: &str) -> Value {
+        let addr = self.running().public_addr.unwrap();
+        ask(addr, Method::GET, path, SERVER_KEY, None).await.json()
+    }
+
+    async fn post(&self, events: &Value) -> u16 {
+        let addr = self.running().public_addr.unwrap();
+        ask(addr, Method::POST, "/events", PUBLIC_KEY, Some(events))
+            .await
+            .status
+    }
+
+    /// As by a crash: nothing is finished or given back.
+    fn crash(&mut self) {
+        self.running.take();
+    }
+
+    async fn stop(mut self) {
+        if let Some(running) = self.running.take() {
+            Box::pin(running.stop()).await;
+        }
+    }
+
+    /// How many partitions its lanes report on.
+    fn runs(&self) -> bool {
+        self.running()
+            .metrics
+            .render()
+            .contains("cartwright_lane_running{lane=\"fast\"} 1")
+    }
+}
+
+fn added(id: &str, guest: &str) -> Value {
+    json!({"event": "Product Added", "event_id": id, "anonymous_id": guest,
+        "properties": {"product_id": "85123A", "price": 2.5, "quantity": 1, "currency": "GBP"}})
+}
+
+const RULESET: &str = r#"
+version: 1
+currency: GBP
+placements:
+  promo: {kind: content, fallback: {headline: none}}
+segments:
+  carted: {when: "profile.cart.count > 0"}
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_api_nodes_and_two_workers_lose_and_repeat_nothing_when_a_worker_dies() {
+    let (config, stores) = TestApp::on(Stack::Networked).await.ruleset(RULESET).config();
+    let apis = [
+        Node::start(&config, "api").await,
+        Node::start(&config, "api").await,
+    ];
+    let mut workers = vec![
+        Node::start(&config, "drain").await,
+        Node::start(&config, "drain").await,
+    ];
+    eventually("both workers have lanes", async || workers.iter().all(Node::runs)).await;
+
+    let mut acknowledged = BTreeSet::new();
+    let mut crashed_at = None;
+    for n in 0..240 {
+        let id = format!("e{n}");
+        let status = apis[n % 2].post(&added(&id, &format!("guest-{}", n % 40))).await;
+        assert_eq!(status, 202);
+        acknowledged.insert(id);
+        if n == 120 {
+            workers[0].crash();
+            crashed_at = Some(tokio::time::Instant::now());
+        }
+    }
+    let kept = async || -> Vec<String> {
+        stores
+            .column("select event_id from fact_event order by event_id")
+            .await
+    };
+    eventually("every event is applied", async || {
+        kept().await.len() >= acknowledged.len()
+    })
+    .await;
+    assert!(crashed_at.is_some());
+    let kept = kept().await;
+    assert_eq!(kept.len(), acknowledged.len(), "each once");
+    assert_eq!(kept.into_iter().collect::<BTreeSet<_>>(), acknowledged);
+
+    // What one node took is what the other one answers with.
+    let segments = async |node: &Node, guest: &str| {
+        node.get(&format!("/personalize?anonymous_id={guest}")).await["profile"]["segments"].clone()
+    };
+    assert_eq!(apis[0].post(&added("last", "newcomer")).await, 202);
+    assert_eq!(segments(&apis[0], "newcomer").await, json!(["carted"]));
+    eventually("the other node shows it", async || {
+        segments(&apis[1], "newcomer").await == json!(["carted"])
+    })
+    .await;
+    for node in apis {
+        node.stop().await;
+    }
+    for node in workers {
+        node.stop().await;
+    }
+}

@@ -1,4 +1,4 @@
-# `make` lists what there is. Rust, a C compiler and make suffice for `demo`; `test` also finds or installs PostgreSQL.
+# `make` lists what there is. Rust, a C compiler and make suffice for `demo`; `test` also finds or installs PostgreSQL and Redis.
 
 # nextest runs the tests in parallel and ends with one line that says it all; cargo's own runner does as well.
 NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)

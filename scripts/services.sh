@@ -3,22 +3,42 @@
 # where it can do neither.
 set -euo pipefail
 
-if [ -n "${CARTWRIGHT_TEST_DATABASE_URL:-}" ]; then
+has_postgres() {
+    shopt -s nullglob
+    local binaries=(/usr/lib/postgresql/*/bin/initdb)
+    [ -n "${CARTWRIGHT_TEST_DATABASE_URL:-}" ] || command -v initdb > /dev/null || [ ${#binaries[@]} -gt 0 ]
+}
+
+has_redis() {
+    command -v redis-server > /dev/null || [ -x /usr/bin/redis-server ]
+}
+
+missing=()
+has_postgres || missing+=(postgresql)
+has_redis || missing+=(redis-server)
+if [ ${#missing[@]} = 0 ]; then
     exit 0
 fi
-shopt -s nullglob
-binaries=(/usr/lib/postgresql/*/bin/initdb)
-if command -v initdb > /dev/null || [ ${#binaries[@]} -gt 0 ]; then
-    exit 0
-fi
+
 if command -v apt-get > /dev/null && [ "$(id -u)" = 0 ]; then
-    echo "services: installing PostgreSQL from Debian's packages"
+    echo "services: installing Debian's packages: ${missing[*]}"
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq
-    apt-get install -y -qq --no-install-recommends postgresql > /dev/null
+    apt-get install -y -qq --no-install-recommends "${missing[@]}" > /dev/null
     exit 0
 fi
-echo "services: the tests need PostgreSQL's server programs (initdb, postgres)." >&2
-echo "  Install them (Debian: sudo apt-get install postgresql), or set CARTWRIGHT_TEST_DATABASE_URL to a" >&2
-echo "  server on which databases may be made, such as postgres://postgres@127.0.0.1:5432/postgres." >&2
+
+for package in "${missing[@]}"; do
+    case $package in
+        postgresql)
+            echo "services: the tests need PostgreSQL's server programs (initdb, postgres)." >&2
+            echo "  Install them (Debian: sudo apt-get install postgresql), or set CARTWRIGHT_TEST_DATABASE_URL to a" >&2
+            echo "  server on which databases may be made, such as postgres://postgres@127.0.0.1:5432/postgres." >&2
+            ;;
+        redis-server)
+            echo "services: the tests start servers of their own from the program redis-server, 6.2 or later." >&2
+            echo "  Install it (Debian: sudo apt-get install redis-server)." >&2
+            ;;
+    esac
+done
 exit 1

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::domain::consent::ConsentStatement;
 use crate::domain::event::Event;
 use crate::domain::ids::{Shop, Timestamp};
+use crate::domain::recommend::Excerpt;
 use crate::domain::transform::{AssignmentMade, DecisionRecord, DecisionSubject, PlacementServed};
 use crate::ingest::spread::{Placed, Spread};
 use crate::profiles::Overlay;
@@ -65,6 +66,8 @@ pub struct Served {
     pub request: String,
     /// The profile's bytes as they were decided with.
     pub profile: Option<Bytes>,
+    /// What was consulted of the shop's customers as a whole.
+    pub population: Excerpt,
 }
 
 impl Served {
@@ -73,12 +76,14 @@ impl Served {
         struct Facts<'a> {
             request: &'a RawValue,
             profile: Option<String>,
+            population: &'a Excerpt,
         }
         let touches_profile = !self.assigned.is_empty() || !self.capped.is_empty();
         let request = RawValue::from_string(self.request).ok();
         let facts = Facts {
             request: request.as_deref().unwrap_or(RawValue::NULL),
             profile: self.profile.map(|bytes| STANDARD.encode(bytes)),
+            population: &self.population,
         };
         let record = DecisionRecord {
             decision_id: self.decision_id.to_string().into(),

@@ -15,6 +15,7 @@
 
 mod answer;
 mod bucketing;
+mod consulted;
 mod decide;
 mod eligibility;
 mod explain;
@@ -32,6 +33,7 @@ use super::profile::{Cart, ProfilePart};
 use super::ruleset::Payload;
 
 pub use bucketing::{BUCKETING_VERSION, hash};
+pub use consulted::consulted;
 pub use decide::{decide, segments_of};
 pub use reason::Reason;
 

@@ -19,9 +19,9 @@ use crate::domain::recommend::{MAX_NEIGHBOURS, Population};
 use crate::domain::ruleset::{Arrangement, Candidate};
 
 /// Items of the cart that count: the tastes of one visit.
-const CART_ITEMS: usize = 6;
+pub(super) const CART_ITEMS: usize = 6;
 /// Recent items that count besides.
-const RECENT_ITEMS: usize = 4;
+pub(super) const RECENT_ITEMS: usize = 4;
 
 /// What an order rests on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,6 +10,7 @@
 //!   million pairs.
 //! - It knows nothing of time within a session: a later model may.
 
+mod excerpt;
 mod population;
 pub mod sessions;
 #[cfg(test)]
@@ -17,6 +18,8 @@ mod tests;
 
 use std::sync::Arc;
 
+pub(in crate::domain) use excerpt::Excerpting;
+pub use excerpt::{Excerpt, ExcerptItem};
 pub use population::Population;
 
 /// The most items in a model; the least bought are left out. About 10 MiB at the most.

@@ -1,10 +1,11 @@
 //! The population model and how it is built.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
+use super::excerpt::Excerpt;
 use super::{MAX_BASKET, MAX_ITEMS, MAX_METHODS, MAX_NEIGHBOURS, MIN_TOGETHER, PurchasedOrder, Purchases};
 use crate::domain::profile::Affinity;
 
@@ -64,6 +65,30 @@ impl Population {
         population
     }
 
+    /// The model as far as an excerpt holds it.
+    pub fn of_excerpt(excerpt: &Excerpt) -> Population {
+        let mut population = Population::default();
+        let shares = |counts: &BTreeMap<Arc<str>, u32>| Shares {
+            counts: counts
+                .iter()
+                .map(|(name, count)| (Arc::clone(name), *count))
+                .collect(),
+        };
+        population.payment_methods = shares(&excerpt.payment_methods);
+        population.shipping_methods = shares(&excerpt.shipping_methods);
+        for (at, item) in (0u32..).zip(&excerpt.items) {
+            let from = population.neighbours.len() as u32;
+            population.neighbours.extend_from_slice(&item.with);
+            population.index.insert(Arc::clone(&item.id), at);
+            population.items.push(ItemModel {
+                id: Arc::clone(&item.id),
+                orders: item.orders,
+                neighbours: (from, from + item.with.len() as u32),
+            });
+        }
+        population
+    }
+
     /// Whether nothing was bought yet.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
@@ -104,6 +129,10 @@ impl Population {
 
     pub(in crate::domain) fn id(&self, item: u32) -> Option<&str> {
         self.items.get(item as usize).map(|item| &*item.id)
+    }
+
+    pub(in crate::domain) fn orders(&self, item: u32) -> u32 {
+        self.items.get(item as usize).map_or(0, |item| item.orders)
     }
 
     /// What is bought together with an item, the most similar first; similarities lie in (0, 1].

@@ -9,6 +9,7 @@ use crate::domain::consent::{Choice, ConsentStatement};
 use crate::domain::decision::{self, Decision, ProfileState};
 use crate::domain::ids::{Shop, SubjectId, Timestamp};
 use crate::domain::profile::{Cart, CartLine};
+use crate::domain::recommend::Population;
 use crate::domain::ruleset::Ruleset;
 use crate::domain::transform::{AssignmentMade, DecisionSubject, PlacementServed};
 use crate::http::answer::{Degraded, Frame};
@@ -160,7 +161,8 @@ impl Case<'_, '_> {
         decision: &Decision<'_>,
         request: &decision::Request<'_>,
         id: Uuid,
-        ruleset_version: u64,
+        ruleset: &Ruleset,
+        population: &Population,
     ) -> Served {
         let placements = decision.placements.iter().map(|placement| PlacementServed {
             placement: placement.name.into(),
@@ -179,7 +181,7 @@ impl Case<'_, '_> {
             consent: self.ask.consent,
             decision_id: id,
             decided_at: self.now,
-            ruleset_version,
+            ruleset_version: ruleset.version(),
             placements: placements.collect(),
             assigned: assigned.collect(),
             capped: decision
@@ -189,6 +191,7 @@ impl Case<'_, '_> {
                 .collect(),
             request: request_facts(request, !self.is_anonymous() && !self.read.incomplete),
             profile: None,
+            population: decision::consulted(ruleset, population, self.profile(), request),
         }
     }
 }

@@ -331,7 +331,7 @@ impl Personalize {
         self.count(&decision, degraded);
         (
             body,
-            recorded.then(|| case.served(&decision, &request, id, ruleset.version())),
+            recorded.then(|| case.served(&decision, &request, id, ruleset, population)),
         )
     }
 

@@ -2,10 +2,10 @@
 
 use base64::Engine as _;
 use cartwright::domain::consent::{Choice, ConsentStatement};
-use cartwright::domain::decision::{ProfileState, Request, Terms, decide};
+use cartwright::domain::decision::{Filling, ProfileState, Request, Terms, decide};
 use cartwright::domain::ids::{SubjectId, Timestamp};
 use cartwright::domain::profile::{Cart, CartLine, Document};
-use cartwright::domain::recommend::Population;
+use cartwright::domain::recommend::{Excerpt, Population};
 use cartwright::domain::ruleset::Ruleset;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -20,6 +20,7 @@ on_both_stacks!(every_recorded_decision_can_be_made_again_from_the_warehouse_alo
 struct Facts {
     request: Asked,
     profile: Option<String>,
+    population: Excerpt,
 }
 
 /// A request as recorded.
@@ -65,12 +66,11 @@ impl Asked {
     }
 }
 
-/// Decides again from a row of `decision_record`: per placement experience, variant and reason.
-fn again(
-    facts: &str,
-    ruleset: &Ruleset,
-    decided_at: i64,
-) -> Vec<(String, Option<String>, Option<String>, String)> {
+/// A placement as decided: its name, experience, variant, reason, and what it shows in order.
+type Placed = (String, Option<String>, Option<String>, String, Vec<(String, f64)>);
+
+/// Decides again from a row of `decision_record`.
+fn again(facts: &str, ruleset: &Ruleset, decided_at: i64) -> Vec<Placed> {
     let facts: Facts = serde_json::from_str(facts).unwrap();
     let document = facts.profile.map(|text| {
         let bytes = base64::engine::general_purpose::STANDARD.decode(text).unwrap();
@@ -102,7 +102,7 @@ fn again(
     let profile = document.as_ref().map_or(ProfileState::Absent, |document| {
         ProfileState::Known(&document.part)
     });
-    let population = Population::default();
+    let population = Population::of_excerpt(&facts.population);
     let decision = decide(
         ruleset,
         &population,
@@ -117,10 +117,17 @@ fn again(
             placement.experience.map(str::to_owned),
             placement.variant.map(str::to_owned),
             placement.reason.as_str().to_owned(),
+            match &placement.filling {
+                Filling::Content(_) => Vec::new(),
+                Filling::Ranking(items) | Filling::Recommendation(items) => items
+                    .iter()
+                    .map(|item| (item.id.to_owned(), item.score()))
+                    .collect(),
+            },
         )
     });
     let mut rows: Vec<_> = rows.collect();
-    rows.sort();
+    rows.sort_by(|a, b| a.0.cmp(&b.0));
     rows
 }
 
@@ -131,11 +138,30 @@ async fn every_recorded_decision_can_be_made_again_from_the_warehouse_alone(stac
         .set("decisions.record", "all")
         .start()
         .await;
-    let order = json!({"event": "Order Completed", "event_id": "o1", "user_id": "u1", "properties": {"order_id": "o1",
-        "currency": "GBP", "payment_method": "klarna", "products": [{"product_id": "85123A", "price": 2.55, "quantity": 2}]}});
-    assert_eq!(app.post("/events", SERVER_KEY, &order).await.status, 202);
+    // What goes together, and how it is paid.
+    for n in 0..4 {
+        let items =
+            ["85123A", "22423", "47566"].map(|sku| json!({"product_id": sku, "price": 2.55, "quantity": 2}));
+        let order = json!({"event": "Order Completed", "event_id": format!("o{n}"), "user_id": format!("u{n}"),
+            "properties": {"order_id": format!("o{n}"), "currency": "GBP", "payment_method": "klarna", "products": items}});
+        assert_eq!(app.post("/events", SERVER_KEY, &order).await.status, 202);
+    }
+    // A node that starts learns them at once.
+    let stores = app.stop().await;
+    let app = TestApp::with(stores)
+        .ruleset(RULESET)
+        .set("decisions.record", "all")
+        .start()
+        .await;
+    let knows = tokio::time::timeout(std::time::Duration::from_secs(30), async {
+        let query = "/personalize?placements=upsell&cart=85123A:1";
+        while app.get(query, SERVER_KEY).await.json()["placements"]["upsell"]["reason"] != "recommended" {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    });
+    knows.await.expect("the population is learned");
     let mut served = Vec::new();
-    let names = "placements=payment_methods,promo,banner";
+    let names = "placements=payment_methods,promo,banner,upsell";
     for round in 0..4 {
         for who in ["anonymous_id=a1", "anonymous_id=a2", "user_id=u1"] {
             let query = format!(
@@ -200,14 +226,33 @@ async fn every_recorded_decision_can_be_made_again_from_the_warehouse_alone(stac
             })
             .collect();
         let decided_at = rows[0][5].as_ref().unwrap().parse().unwrap();
-        assert_eq!(again(&facts, &ruleset, decided_at), stored, "{facts}");
+        let decided = again(&facts, &ruleset, decided_at);
         // And it is what the shopper saw.
         let answer = served
             .iter()
             .find(|answer| answer["decision_id"] == *decision_id)
             .unwrap();
-        for (placement, experience, variant, reason) in stored {
+        assert_eq!(decided.len(), stored.len());
+        for (decided, (placement, experience, variant, reason)) in decided.into_iter().zip(stored) {
+            let (name, made, split, why, items) = decided;
+            assert_eq!(
+                (&name, &made, &split, &why),
+                (&placement, &experience, &variant, &reason),
+                "{facts}"
+            );
             let seen = &answer["placements"][&placement];
+            let shown: Vec<(String, f64)> = seen["items"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|item| {
+                    (
+                        item["id"].as_str().unwrap().to_owned(),
+                        item["score"].as_f64().unwrap(),
+                    )
+                })
+                .collect();
+            assert_eq!(items, shown, "{facts}");
             assert_eq!(seen["reason"], reason);
             assert_eq!(seen.get("experience").unwrap_or(&Value::Null), &json!(experience));
             assert_eq!(seen.get("variant").unwrap_or(&Value::Null), &json!(variant));
@@ -220,5 +265,5 @@ async fn every_recorded_decision_can_be_made_again_from_the_warehouse_alone(stac
     let segments = stores
         .column("select segment from customer_segment order by segment")
         .await;
-    assert_eq!(segments, ["buyer"]);
+    assert_eq!(segments, ["buyer"; 4]);
 }

@@ -1,0 +1,153 @@
+//! What a decision asked of the population, found again from its input. Decisions themselves note nothing: most are
+//! not recorded.
+
+use super::scoring::{CART_ITEMS, RECENT_ITEMS};
+use super::{ProfileState, Request};
+use crate::domain::profile::{Cart, ProfilePart};
+use crate::domain::recommend::{Excerpt, Excerpting, Population};
+use crate::domain::ruleset::{Placement, PlacementKind, Ruleset, VariantEffect};
+
+/// The excerpt of `population` with which [`super::decide()`] makes the same decision; a little more than it consulted.
+pub fn consulted(
+    ruleset: &Ruleset,
+    population: &Population,
+    profile: ProfileState<'_>,
+    request: &Request<'_>,
+) -> Excerpt {
+    let part = match profile {
+        ProfileState::Known(part) => Some(part),
+        ProfileState::Absent | ProfileState::Unavailable => None,
+    };
+    let stored = match (request.cart, part) {
+        (None, Some(part)) => Some(part.cart()),
+        _ => None,
+    };
+    let cart = request.cart.or(stored.as_ref());
+    let mut excerpting = Excerpting::of(population);
+    let asked = ruleset.placements().iter().filter(|placement| {
+        request
+            .placements
+            .is_none_or(|names| names.contains(&&*placement.name))
+    });
+    for placement in asked {
+        match &placement.kind {
+            PlacementKind::Content { .. } => {}
+            PlacementKind::Ranking { by, candidates, .. } => {
+                for candidate in candidates {
+                    excerpting.count(*by, &candidate.id);
+                }
+            }
+            PlacementKind::Recommendation { limit, .. } => {
+                let lines = cart.map_or(0, |cart| cart.lines.len());
+                // Those shown, those in the cart, and those hidden are passed over on the way to the last place.
+                excerpting.popular(2 * limit + lines + most_hidden(ruleset, placement));
+                relate(&mut excerpting, cart, part);
+            }
+        }
+    }
+    excerpting.finish()
+}
+
+fn relate(excerpting: &mut Excerpting<'_>, cart: Option<&Cart<'_>>, part: Option<&ProfilePart>) {
+    let lines = cart.map_or(&[][..], |cart| &cart.lines);
+    for line in lines.iter().rev().take(CART_ITEMS) {
+        excerpting.related(line.item);
+    }
+    let recent = part.into_iter().flat_map(ProfilePart::recent_items);
+    let others = recent.filter(|item| !lines.iter().any(|line| line.item == *item));
+    for item in others.take(RECENT_ITEMS) {
+        excerpting.related(item);
+    }
+}
+
+fn most_hidden(ruleset: &Ruleset, placement: &Placement) -> usize {
+    let experiences = placement
+        .experiences
+        .iter()
+        .filter_map(|slot| ruleset.experiences().get(slot.experience as usize));
+    let hidden = experiences
+        .flat_map(|experience| &experience.variants)
+        .map(|variant| match &variant.effect {
+            VariantEffect::Arrange(arrangement) => arrangement.hide.len(),
+            VariantEffect::Payload(_) => 0,
+        });
+    hidden.max().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::consent::Choice;
+    use crate::domain::decision::{Decision, Filling, Terms, decide};
+    use crate::domain::ids::Timestamp;
+    use crate::domain::profile::CartLine;
+    use crate::domain::recommend::{PurchasedOrder, Purchases};
+
+    const RULESET: &str = r#"
+version: 1
+currency: GBP
+placements:
+  pay: {kind: ranking, by: payment_method, candidates: [card, paypal, klarna, m9]}
+  ship: {kind: ranking, by: shipping_method, candidates: [m0, m1, m2]}
+  items: {kind: ranking, by: item, candidates: [i0, i7, i11, nothing]}
+  upsell: {kind: recommendation, limit: 3, fallback: [i0, i1]}
+  arranged: {kind: recommendation, limit: 2, fallback: [i0]}
+experiences:
+  - {id: tidy, placement: arranged, hide: [i0, i1, i2], pin: [i9], boost: {i5: 3.0}}
+"#;
+
+    fn shown(decision: &Decision<'_>) -> Vec<String> {
+        let placements = decision.placements.iter();
+        placements
+            .map(|placement| {
+                let items = match &placement.filling {
+                    Filling::Content(_) => String::new(),
+                    Filling::Ranking(items) | Filling::Recommendation(items) => format!("{items:?}"),
+                };
+                format!("{} {} {items}", placement.name, placement.reason.as_str())
+            })
+            .collect()
+    }
+
+    fn name(prefix: &str, number: u8) -> Arc<str> {
+        format!("{prefix}{number}").into()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+        #[test]
+        fn with_its_excerpt_a_decision_is_made_again(
+            orders in prop::collection::vec(
+                (prop::collection::vec(0u8..14, 1..6), 0u8..4, 0u8..4), 0..60),
+            cart in prop::option::of(prop::collection::vec(0u8..16, 0..9)),
+        ) {
+            let orders = orders.into_iter().map(|(items, pay, ship)| PurchasedOrder {
+                items: items.into_iter().map(|item| name("i", item)).collect(),
+                payment_method: Some(if pay == 0 { "card".into() } else { name("m", pay) }),
+                shipping_method: Some(name("m", ship)),
+            });
+            let population = Population::build(&Purchases { orders: orders.collect() });
+            let ruleset = Ruleset::parse(RULESET, 1).unwrap();
+            let names: Vec<Arc<str>> = cart.iter().flatten().map(|item| name("i", *item)).collect();
+            let lines = names.iter().map(|item| CartLine { item, quantity: 1, price_minor: None });
+            let cart = cart.as_ref().map(|_| Cart { lines: lines.collect(), ..Cart::default() });
+            let request = Request { cart: cart.as_ref(), ..Request::default() };
+            let terms = Terms { consent_default: Choice::Granted, record_permit: true, explain: false };
+
+            let excerpt = consulted(&ruleset, &population, ProfileState::Absent, &request);
+            let json = serde_json::to_string(&excerpt).unwrap();
+            let read: Excerpt = serde_json::from_str(&json).unwrap();
+            prop_assert_eq!(&read, &excerpt);
+            let again = Population::of_excerpt(&read);
+            let made = |population: &Population| {
+                shown(&decide(&ruleset, population, ProfileState::Absent, &request, Timestamp(0), &terms))
+            };
+            prop_assert_eq!(made(&population), made(&again));
+        }
+    }
+}

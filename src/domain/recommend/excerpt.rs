@@ -1,0 +1,119 @@
+//! The part of a population that one decision consulted: small enough to be recorded, and enough to decide again.
+//!
+//! Items keep their order by popularity, and similarities refer to it, so ties fall as they fell.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::population::Population;
+use crate::domain::profile::Affinity;
+
+/// See the module. As JSON it is part of a decision record.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Excerpt {
+    /// In how many orders.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub payment_methods: BTreeMap<Arc<str>, u32>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub shipping_methods: BTreeMap<Arc<str>, u32>,
+    /// The most bought first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub items: Vec<ExcerptItem>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExcerptItem {
+    pub id: Arc<str>,
+    /// In how many orders.
+    pub orders: u32,
+    /// What is bought together with it, as places in the list of items, with the similarity; left out where it was not
+    /// asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub with: Vec<(u32, f32)>,
+}
+
+/// Gathers an excerpt.
+#[derive(Debug)]
+pub(in crate::domain) struct Excerpting<'a> {
+    population: &'a Population,
+    excerpt: Excerpt,
+    items: BTreeSet<u32>,
+    /// Those whose neighbours were consulted.
+    related: BTreeSet<u32>,
+}
+
+impl<'a> Excerpting<'a> {
+    pub(in crate::domain) fn of(population: &'a Population) -> Self {
+        Excerpting {
+            population,
+            excerpt: Excerpt::default(),
+            items: BTreeSet::new(),
+            related: BTreeSet::new(),
+        }
+    }
+
+    /// The count of `key`.
+    pub(in crate::domain) fn count(&mut self, affinity: Affinity, key: &Arc<str>) {
+        let count = self.population.count(affinity, key);
+        let counts = match affinity {
+            Affinity::PaymentMethod => &mut self.excerpt.payment_methods,
+            Affinity::ShippingMethod => &mut self.excerpt.shipping_methods,
+            Affinity::Item => {
+                self.items.extend(self.population.find(key));
+                return;
+            }
+            Affinity::Category | Affinity::Device => return,
+        };
+        if count > 0 {
+            counts.insert(Arc::clone(key), count);
+        }
+    }
+
+    /// What is bought together with `item`.
+    pub(in crate::domain) fn related(&mut self, item: &str) {
+        let Some(item) = self.population.find(item) else {
+            return;
+        };
+        self.items.insert(item);
+        self.related.insert(item);
+        let neighbours = self.population.neighbours(item);
+        self.items.extend(neighbours.iter().map(|(other, _)| *other));
+    }
+
+    /// The `count` most popular items.
+    pub(in crate::domain) fn popular(&mut self, count: usize) {
+        let count = count.min(self.population.item_count());
+        self.items.extend(0..u32::try_from(count).unwrap_or(u32::MAX));
+    }
+
+    pub(in crate::domain) fn finish(self) -> Excerpt {
+        let numbers: Vec<u32> = self.items.into_iter().collect();
+        // Every neighbour was gathered with its item.
+        let place = |number: &u32| {
+            numbers
+                .binary_search(number)
+                .ok()
+                .and_then(|at| at.try_into().ok())
+        };
+        let items = numbers.iter().filter_map(|number| {
+            let with = match self.related.contains(number) {
+                true => self.population.neighbours(*number),
+                false => &[],
+            };
+            Some(ExcerptItem {
+                id: self.population.id(*number)?.into(),
+                orders: self.population.orders(*number),
+                with: with
+                    .iter()
+                    .filter_map(|(other, similarity)| Some((place(other)?, *similarity)))
+                    .collect(),
+            })
+        });
+        Excerpt {
+            items: items.collect(),
+            ..self.excerpt
+        }
+    }
+}

@@ -3,6 +3,8 @@
 //! - `GET /const` answers 1 KiB.
 //! - `POST /wal` checks the JSON syntax of its body, appends it to a zero-filled file by group commit, and
 //!   answers 202 after the fdatasync: what durable ingestion costs at least.
+//! - `GET /redis/N` answers one of [`VALUES`] values of 1 KiB from Redis, `GET /moka/N` the same from a cache in this process.
+//! - `POST /xadd` adds each event of its body to a Redis stream, in one pipeline, and answers 202 after Redis has.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -13,19 +15,23 @@ use std::sync::mpsc;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{Path as UrlPath, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::serve::ListenerExt as _;
+use redis::aio::MultiplexedConnection;
+use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
 const FILE_BYTES: u64 = 512 << 20;
 const GROUP_BYTES: usize = 4 << 20;
+/// As many as there are shoppers.
+const VALUES: u64 = super::SHOPPERS;
 
 type Append = (Bytes, oneshot::Sender<()>);
 
 /// Serves until the process is ended.
-pub(crate) fn serve(addr: SocketAddr, folder: &Path) {
+pub(crate) fn serve(addr: SocketAddr, folder: &Path, redis: Option<&str>) {
     let (appends, received) = mpsc::channel();
     let file = zero_filled(&folder.join("bare.log"));
     std::thread::spawn(move || commit_groups(&file, &received));
@@ -37,13 +43,95 @@ pub(crate) fn serve(addr: SocketAddr, folder: &Path) {
         let body = Bytes::from(format!("{{\"pad\":\"{}\"}}", "x".repeat(1_012)));
         let json = [(axum::http::header::CONTENT_TYPE, "application/json")];
         let router = Router::new()
-            .route("/const", get(move || async move { (json, body) }))
+            .route(
+                "/const",
+                get({
+                    let body = body.clone();
+                    move || async move { (json, body) }
+                }),
+            )
             .route("/wal", post(wal))
             .with_state(appends);
+        let router = match redis {
+            Some(url) => router.merge(stores(url, &body).await),
+            None => router,
+        };
         let listener = tokio::net::TcpListener::bind(addr).await.expect("a free port");
         let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
         axum::serve(listener, router).await.expect("serving");
     });
+}
+
+#[derive(Clone)]
+struct Stores {
+    redis: MultiplexedConnection,
+    moka: moka::sync::Cache<u64, Bytes>,
+}
+
+/// The routes that read and write stores, filled.
+async fn stores(url: &str, value: &Bytes) -> Router {
+    let client = redis::Client::open(url).expect("a Redis URL");
+    let mut redis = client
+        .get_multiplexed_async_connection()
+        .await
+        .expect("a Redis server");
+    let moka = moka::sync::Cache::new(2 * VALUES);
+    for n in 0..VALUES {
+        let () = redis::cmd("SET")
+            .arg(key(n))
+            .arg(&value[..])
+            .query_async(&mut redis)
+            .await
+            .expect("a write");
+        moka.insert(n, value.clone());
+    }
+    Router::new()
+        .route("/redis/{n}", get(from_redis))
+        .route("/moka/{n}", get(from_moka))
+        .route("/xadd", post(xadd))
+        .with_state(Stores { redis, moka })
+}
+
+fn key(n: u64) -> String {
+    format!("bare:{n}")
+}
+
+type Json = ([(axum::http::HeaderName, &'static str); 1], Bytes);
+
+fn json(value: Bytes) -> Json {
+    ([(axum::http::header::CONTENT_TYPE, "application/json")], value)
+}
+
+async fn from_redis(State(mut stores): State<Stores>, UrlPath(n): UrlPath<u64>) -> Result<Json, StatusCode> {
+    let mut command = redis::cmd("GET");
+    let value: Result<Vec<u8>, _> = command.arg(key(n)).query_async(&mut stores.redis).await;
+    value
+        .map(|value| json(value.into()))
+        .map_err(|_| StatusCode::BAD_GATEWAY)
+}
+
+async fn from_moka(State(stores): State<Stores>, UrlPath(n): UrlPath<u64>) -> Result<Json, StatusCode> {
+    stores.moka.get(&n).map(json).ok_or(StatusCode::NOT_FOUND)
+}
+
+async fn xadd(State(mut stores): State<Stores>, body: Bytes) -> StatusCode {
+    let events: Vec<&RawValue> = match body.first() {
+        Some(b'[') => serde_json::from_slice(&body).unwrap_or_default(),
+        _ => serde_json::from_slice(&body).into_iter().collect(),
+    };
+    let mut pipeline = redis::pipe();
+    for event in events {
+        pipeline
+            .cmd("XADD")
+            .arg("bare")
+            .arg(&["MAXLEN", "~", "1000000", "*", "e"])
+            .arg(event.get())
+            .ignore();
+    }
+    match pipeline.query_async::<()>(&mut stores.redis).await {
+        Ok(()) => StatusCode::ACCEPTED,
+        Err(_) => StatusCode::BAD_GATEWAY,
+    }
 }
 
 async fn wal(State(appends): State<mpsc::Sender<Append>>, body: Bytes) -> StatusCode {

@@ -3,8 +3,11 @@
 //! ```text
 //! cargo bench --bench http                  # everything, about five minutes
 //! cargo bench --bench http -- --seconds 10 --rounds 5
-//! cargo bench --bench http -- get post freshness footprint   # some parts
+//! cargo bench --bench http -- get post freshness footprint redis   # some parts
 //! ```
+//!
+//! `redis` starts a private redis-server: reads of profiles from Redis, and from the near cache in front of it, against bare
+//! handlers that do one such read; and events against a handler that adds them to a stream with `appendfsync always`.
 //!
 //! Requests are measured in the role `api`, so that the CPU time is theirs alone; the lane that follows the log has its
 //! own benchmark (`drain`). Freshness is measured with both roles in one process on one core.
@@ -18,6 +21,7 @@
 mod bare;
 mod freshness;
 mod load;
+mod redis_server;
 mod server;
 
 use std::path::Path;
@@ -50,10 +54,11 @@ struct Case<'a> {
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
-    if let [flag, addr, folder] = &args[..]
+    if let [flag, addr, folder, redis @ ..] = &args[..]
         && flag == "--bare"
     {
-        return bare::serve(addr.parse().expect("an address"), Path::new(folder));
+        let redis = redis.first().map(String::as_str);
+        return bare::serve(addr.parse().expect("an address"), Path::new(folder), redis);
     }
     let number = |flag: &str, default: u64| {
         let at = args.iter().position(|arg| arg == flag);
@@ -64,7 +69,7 @@ fn main() {
         duration: Duration::from_secs(number("--seconds", 5)),
         rounds: number("--rounds", 3) as usize,
     };
-    let parts = ["get", "post", "freshness", "footprint"];
+    let parts = ["get", "post", "freshness", "footprint", "redis"];
     let wanted =
         |part: &str| args.iter().any(|arg| arg == part) || !args.iter().any(|arg| parts.contains(&&**arg));
 
@@ -73,11 +78,17 @@ fn main() {
     if wanted("footprint") {
         footprint(&ruleset);
     }
+    if wanted("redis") {
+        against_redis(&ruleset, effort);
+    }
+    if !["get", "post", "freshness"].into_iter().any(wanted) {
+        return;
+    }
     let (ours_folder, bare_folder) = (
         tempfile::tempdir().expect("a folder"),
         tempfile::tempdir().expect("a folder"),
     );
-    let bare = Server::bare(bare_folder.path());
+    let bare = Server::bare(bare_folder.path(), None);
     let both = Server::cartwright(ours_folder.path(), &ruleset, "api,drain");
     fill(&both);
     if wanted("freshness") {
@@ -102,6 +113,72 @@ fn main() {
         post_cases()
             .into_iter()
             .for_each(|case| compare(&ours, &bare, case, effort));
+    }
+}
+
+/// Profiles in Redis and events in its streams, on both sides of the comparison.
+fn against_redis(ruleset: &Path, effort: Effort) {
+    let folder = || tempfile::tempdir().expect("a folder");
+    let (ours_folder, bare_folder) = (folder(), folder());
+    let cache = redis_server::RedisServer::start(false);
+    let bare = Server::bare(bare_folder.path(), Some(&cache.url));
+    let near = |bytes: &'static str| {
+        [
+            ("CARTWRIGHT_HOT_URL", cache.url.clone()),
+            ("CARTWRIGHT_NEAR_BYTES", bytes.to_owned()),
+        ]
+    };
+    let start = |roles: &str, settings: [(&str, String); 2]| {
+        let settings = settings.each_ref().map(|(name, value)| (*name, value.as_str()));
+        Server::cartwright_with(ours_folder.path(), ruleset, roles, &settings)
+    };
+    fill(&start("api,drain", near("0")));
+    for (title, name, bytes, path) in [
+        (
+            "near cache off; baseline: a bare axum handler that does one Redis GET of 1 KiB",
+            "redis",
+            "0",
+            "/redis/",
+        ),
+        (
+            "near cache on; baseline: a bare axum handler that looks up 1 KiB in moka",
+            "near",
+            "64MiB",
+            "/moka/",
+        ),
+    ] {
+        let ours = start("api", near(bytes));
+        warm_up(&ours);
+        println!("\nGET /personalize, profiles in Redis, {title}");
+        for (case, pace) in [("closed/64", Pace::Closed), ("open/10000", Pace::Open(10_000.0))] {
+            let case = Case {
+                name: format!("{name}/{case}").leak(),
+                connections: 64,
+                pace,
+                events: 0,
+                expect: 200,
+                ours: Box::new(personalize),
+                bare: Box::new(move |n| get(&format!("{path}{}", scatter(n) % SHOPPERS), PUBLIC_KEY)),
+            };
+            compare(&ours, &bare, case, effort);
+        }
+    }
+    drop((bare, cache));
+
+    let log = redis_server::RedisServer::start(true);
+    let bare = Server::bare(bare_folder.path(), Some(&log.url));
+    let ours = Server::cartwright(folder().path(), ruleset, "api");
+    println!(
+        "\nPOST /events, log on disk; baseline: a bare axum handler that adds them to a Redis stream, appendfsync always"
+    );
+    for case in post_cases() {
+        let events = case.events;
+        let case = Case {
+            name: case.name.replacen("post", "xadd", 1).leak(),
+            bare: Box::new(move |n| post("/xadd", &events_body(n, events))),
+            ..case
+        };
+        compare(&ours, &bare, case, effort);
     }
 }
 

@@ -29,6 +29,16 @@ impl Drop for Server {
 impl Server {
     /// `cartwright serve` on the embedded stack in `folder`, in `roles`.
     pub(crate) fn cartwright(folder: &Path, ruleset: &Path, roles: &str) -> Self {
+        Self::cartwright_with(folder, ruleset, roles, &[])
+    }
+
+    /// The same with more settings, as environment variables.
+    pub(crate) fn cartwright_with(
+        folder: &Path,
+        ruleset: &Path,
+        roles: &str,
+        settings: &[(&str, &str)],
+    ) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cartwright"));
         let (addr, operator) = (free_addr(), free_addr());
         command
@@ -41,15 +51,20 @@ impl Server {
             .env("CARTWRIGHT_RULESET", ruleset)
             .env("CARTWRIGHT_ROLES", roles)
             .env("CARTWRIGHT_QUEUE_LIMIT_BYTES", "32GiB")
-            .env("CARTWRIGHT_LOG", "warn");
+            .env("CARTWRIGHT_LOG", "warn")
+            .envs(settings.iter().copied());
         Self::start(command, addr, operator, "/health/ready")
     }
 
     /// The baseline, which is this very program with `--bare`.
-    pub(crate) fn bare(folder: &Path) -> Self {
+    pub(crate) fn bare(folder: &Path, redis: Option<&str>) -> Self {
         let mut command = Command::new(std::env::current_exe().expect("the path of this program"));
         let addr = free_addr();
-        command.arg("--bare").arg(addr.to_string()).arg(folder);
+        command
+            .arg("--bare")
+            .arg(addr.to_string())
+            .arg(folder)
+            .args(redis);
         Self::start(command, addr, addr, "/const")
     }
 
@@ -119,7 +134,7 @@ fn get_request(addr: SocketAddr, path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nhost: {addr}\r\nconnection: close\r\n\r\n").into_bytes()
 }
 
-fn free_addr() -> SocketAddr {
+pub(crate) fn free_addr() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())
         .expect("a free port")

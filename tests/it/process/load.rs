@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use serde_json::{Value, json};
-use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
+use sqlx::{AssertSqlSafe, Row as _};
 
 use crate::support::process::{Client, Process};
 
@@ -120,8 +120,7 @@ pub fn wait_until_applied(process: &Process) {
     panic!("the lane did not catch up");
 }
 
-/// Compares the ledger with the warehouse in `folder`: every acknowledged event exactly once, every order once,
-/// and profiles that add up to the orders.
+/// Compares the ledger with the embedded warehouse in `folder`.
 pub fn compare(folder: &Path, ledger: &Ledger) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -130,49 +129,60 @@ pub fn compare(folder: &Path, ledger: &Ledger) {
     runtime.block_on(async {
         let options = SqliteConnectOptions::new().filename(folder.join("warehouse.db"));
         let pool = SqlitePoolOptions::new().connect_with(options).await.unwrap();
-        let rows = sqlx::query("select event_id, count(*) as n from fact_event group by event_id");
-        let stored: BTreeMap<String, i64> = rows
-            .fetch_all(&pool)
-            .await
-            .unwrap()
-            .into_iter()
-            .map(|row| (row.get("event_id"), row.get("n")))
-            .collect();
-        let missing: Vec<_> = ledger
-            .acknowledged
-            .iter()
-            .filter(|id| !stored.contains_key(*id))
-            .collect();
-        assert!(
-            missing.is_empty(),
-            "{} acknowledged events are lost: {missing:?}",
-            missing.len()
-        );
-        assert!(stored.values().all(|n| *n == 1), "an event is counted twice");
-
-        let rows = sqlx::query("select order_id, total_minor from fact_order");
-        let orders: BTreeMap<String, i64> = rows
-            .fetch_all(&pool)
-            .await
-            .unwrap()
-            .into_iter()
-            .map(|row| (row.get("order_id"), row.get("total_minor")))
-            .collect();
-        assert!(
-            ledger.orders.iter().all(|id| orders.get(id) == Some(&750)),
-            "an order is missing or wrong"
-        );
-
-        let (count, revenue): (i64, i64) =
-            sqlx::query_as("select sum(orders), sum(revenue_minor) from customer_profile")
-                .fetch_one(&pool)
-                .await
-                .unwrap();
-        assert_eq!(
-            (count, revenue),
-            (orders.len() as i64, orders.len() as i64 * 750),
-            "profiles and orders disagree"
-        );
+        let rows = async |sql: &str| -> Rows {
+            let rows = sqlx::query(AssertSqlSafe(sql.to_owned()));
+            let rows = rows.fetch_all(&pool).await.unwrap();
+            rows.iter()
+                .map(|row| (0..row.len()).map(|n| row.get(n)).collect())
+                .collect()
+        };
+        check(ledger, rows).await;
         pool.close().await;
     });
+}
+
+/// What a query answers, every column of which is cast to text.
+pub type Rows = Vec<Vec<Option<String>>>;
+
+/// Compares the ledger with a warehouse: every acknowledged event exactly once, every order once, and profiles that
+/// add up to the orders.
+pub async fn check(ledger: &Ledger, rows: impl AsyncFn(&str) -> Rows) {
+    let pairs = async |sql: &str| -> BTreeMap<String, i64> {
+        let rows = rows(sql).await.into_iter();
+        rows.map(|row| {
+            let [key, number] = &row[..] else {
+                panic!("{row:?}")
+            };
+            (key.clone().unwrap(), number.as_ref().unwrap().parse().unwrap())
+        })
+        .collect()
+    };
+    let stored = pairs("select event_id, cast(count(*) as text) from fact_event group by event_id").await;
+    let missing: Vec<_> = ledger
+        .acknowledged
+        .iter()
+        .filter(|id| !stored.contains_key(*id))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "{} acknowledged events are lost: {missing:?}",
+        missing.len()
+    );
+    assert!(stored.values().all(|n| *n == 1), "an event is counted twice");
+
+    let orders = pairs("select order_id, cast(total_minor as text) from fact_order").await;
+    assert!(
+        ledger.orders.iter().all(|id| orders.get(id) == Some(&750)),
+        "an order is missing or wrong"
+    );
+    let sums = "select cast(sum(orders) as text), cast(sum(revenue_minor) as text) from customer_profile";
+    let sums: Vec<i64> = rows(sums).await[0]
+        .iter()
+        .map(|sum| sum.as_ref().unwrap().parse().unwrap())
+        .collect();
+    assert_eq!(
+        sums,
+        [orders.len() as i64, orders.len() as i64 * 750],
+        "profiles and orders disagree"
+    );
 }

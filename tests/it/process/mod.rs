@@ -4,5 +4,6 @@ mod at_rest;
 mod crash;
 mod hostile;
 mod load;
+mod nodes;
 mod power_cut;
 mod terminate;

@@ -33,6 +33,11 @@ impl Process {
 
     /// The same, with log lines of `level` to `log`.
     pub fn start_logging(folder: &Path, level: &str, log: Stdio) -> Self {
+        Process::start_with(folder, level, log, &[])
+    }
+
+    /// Starts with more settings, as environment variables.
+    pub fn start_with(folder: &Path, level: &str, log: Stdio, settings: &[(String, String)]) -> Self {
         let (addr, operator) = (free_addr(), free_addr());
         let child = Command::new(env!("CARGO_BIN_EXE_cartwright"))
             .arg("serve")
@@ -44,6 +49,7 @@ impl Process {
             // A machine's own stores are none of a test's.
             .env_remove("REDIS_URL")
             .env_remove("DATABASE_URL")
+            .envs(settings.iter().map(|(name, value)| (name, value)))
             .current_dir(folder)
             .stdin(Stdio::null())
             .stderr(log)

@@ -121,6 +121,16 @@ impl Stores {
         self.redis.as_ref().expect("the networked stack")
     }
 
+    /// The same, to be killed and restarted.
+    pub fn hot_server(&mut self) -> &mut RedisServer {
+        self.redis.as_mut().expect("the networked stack")
+    }
+
+    /// The Redis of the networked stack that holds the log, every append of which is synced.
+    pub fn log(&mut self) -> &mut RedisServer {
+        self.log.as_mut().expect("the networked stack")
+    }
+
     pub fn path(&self) -> &Path {
         self.folder.path()
     }

@@ -10,5 +10,6 @@ mod near;
 mod overlay;
 mod personalize;
 mod publish;
+mod restore;
 mod start_stop;
 mod workers;

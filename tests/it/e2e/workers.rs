@@ -195,3 +195,45 @@ async fn two_api_nodes_and_two_workers_lose_and_repeat_nothing_when_a_worker_die
         node.stop().await;
     }
 }
+
+/// A guest logs in at one node while no lane runs; the other node, which has seen nothing of it, answers with both.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_on_one_node_counts_on_another_before_any_lane_has_run() {
+    let (config, _stores) = TestApp::on(Stack::Networked).await.ruleset(RULESET).config();
+    let apis = [
+        Node::start(&config, "api").await,
+        Node::start(&config, "api").await,
+    ];
+    let worker = Node::start(&config, "drain").await;
+    assert_eq!(apis[0].post(&added("e1", "phone")).await, 202);
+    let guest = "/personalize?anonymous_id=phone";
+    eventually("the guest's cart is stored", async || {
+        apis[1].get(guest).await["profile"]["segments"] == json!(["carted"])
+    })
+    .await;
+    worker.stop().await;
+
+    let login = json!({"event": "Signed In", "event_id": "l1", "user_id": "jane", "anonymous_id": "phone"});
+    let addr = apis[0].running().public_addr.unwrap();
+    let taken = ask(addr, Method::POST, "/events", SERVER_KEY, Some(&login)).await;
+    assert_eq!(taken.status, 202);
+    // No store links the two yet, and the other node never saw the login.
+    for node in &apis {
+        let answer = node.get("/personalize?user_id=jane&anonymous_id=phone").await;
+        assert_eq!(answer["profile"]["segments"], json!(["carted"]), "{answer}");
+        let alone = node.get("/personalize?user_id=jane").await;
+        assert_eq!(alone["degraded"], json!([]), "{alone}");
+    }
+    // Once a lane has run it is so for the user alone, everywhere.
+    let worker = Node::start(&config, "drain").await;
+    for node in &apis {
+        eventually("the link is stored", async || {
+            node.get("/personalize?user_id=jane").await["profile"]["segments"] == json!(["carted"])
+        })
+        .await;
+    }
+    worker.stop().await;
+    for node in apis {
+        node.stop().await;
+    }
+}

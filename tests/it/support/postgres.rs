@@ -92,6 +92,15 @@ impl Database {
         }
     }
 
+    /// A copy as it is now, while nobody is connected.
+    pub(crate) async fn copy(&self) -> Database {
+        let mut admin = self.server.admin().await;
+        let copy = Database::named(Arc::clone(&self.server), false);
+        let sql = format!("create database {} template {}", copy.name, self.name);
+        admin.execute(AssertSqlSafe(sql)).await.unwrap();
+        copy
+    }
+
     pub(crate) fn url(&self) -> String {
         self.server.url(&self.name)
     }

@@ -3,14 +3,14 @@
 //! A test that is about the product, not about one store, is written once, takes its [`Stack`] and is named in
 //! [`on_both_stacks`], which makes two tests of it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cartwright::hot::HotConfig;
 use cartwright::queue::QueueConfig;
 use cartwright::warehouse::WarehouseConfig;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
-use sqlx::{AssertSqlSafe, Row as _};
+use sqlx::{AssertSqlSafe, Executor as _, Row as _};
 use tempfile::TempDir;
 
 use super::postgres::Database;
@@ -55,6 +55,12 @@ pub struct Stores {
     log: Option<RedisServer>,
     /// In front of the servers, by the kind of each and the setting that names it.
     proxies: Vec<(&'static str, &'static str, Proxy)>,
+}
+
+/// A warehouse as it once was.
+pub enum Backup {
+    Database(Database),
+    File(PathBuf),
 }
 
 impl Stores {
@@ -196,6 +202,40 @@ impl Stores {
         WarehouseConfig {
             url: self.url("warehouse.url"),
             migrate: self.stack == Stack::Embedded,
+        }
+    }
+
+    /// A backup of the warehouse, while no node runs.
+    pub async fn back_up(&self) -> Backup {
+        match &self.database {
+            Some(database) => Backup::Database(database.copy().await),
+            None => {
+                let to = self.path().join("backup.db");
+                std::fs::copy(self.path().join("data/warehouse.db"), &to).unwrap();
+                Backup::File(to)
+            }
+        }
+    }
+
+    /// Puts a backup in the warehouse's place, as docs/operations.md says.
+    pub async fn restore(&mut self, backup: Backup) {
+        const NEW_EPOCH: &str = "delete from warehouse_meta where key = 'epoch'";
+        match backup {
+            Backup::Database(database) => {
+                database.connect().await.execute(NEW_EPOCH).await.unwrap();
+                self.database = Some(database);
+            }
+            Backup::File(file) => {
+                let warehouse = self.path().join("data/warehouse.db");
+                for neighbour in ["-wal", "-shm"] {
+                    let _ = std::fs::remove_file(format!("{}{neighbour}", warehouse.display()));
+                }
+                std::fs::copy(file, &warehouse).unwrap();
+                let options = SqliteConnectOptions::new().filename(warehouse);
+                let pool = SqlitePool::connect_with(options).await.unwrap();
+                pool.execute(NEW_EPOCH).await.unwrap();
+                pool.close().await;
+            }
         }
     }
 

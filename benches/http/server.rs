@@ -48,6 +48,9 @@ impl Server {
             .env("CARTWRIGHT_OPERATOR_LISTEN", operator.to_string())
             .env("CARTWRIGHT_PUBLIC_KEY", PUBLIC_KEY)
             .env("CARTWRIGHT_SERVER_KEY", SERVER_KEY)
+            // On shared stores no node makes its own.
+            .env("CARTWRIGHT_PSEUDONYM_KEY", "k1:bench-0123456789abcdef")
+            .env("CARTWRIGHT_USER_TOKEN_KEY", "k1:bench-fedcba9876543210")
             .env("CARTWRIGHT_RULESET", ruleset)
             .env("CARTWRIGHT_ROLES", roles)
             .env("CARTWRIGHT_QUEUE_LIMIT_BYTES", "32GiB")

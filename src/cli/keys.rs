@@ -46,7 +46,8 @@ pub(super) fn run(args: &Args, mut config: Config) -> anyhow::Result<ExitCode> {
         let token = app::user_token(&config, user_id, Duration::from_secs(u64::from(*valid_for)))
             .with_context(|| {
                 format!(
-                    "no user token key is configured, and {} holds none",
+                    "no user token key is configured, and {} holds none; `cartwright serve` makes one at its first start, \
+                     `cartwright keys generate` prints a set to be configured",
                     path.display()
                 )
             })?;

@@ -175,6 +175,8 @@ impl Keys {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     pub problems: Vec<Problem>,
+    /// What is no problem by itself, and may well be the cause of one: a name with a typing error in it.
+    pub warnings: Vec<String>,
 }
 
 impl std::error::Error for ConfigError {}
@@ -187,7 +189,10 @@ impl fmt::Display for ConfigError {
         }
         self.problems
             .iter()
-            .try_for_each(|problem| write!(f, "\n  {problem}"))
+            .try_for_each(|problem| write!(f, "\n  {problem}"))?;
+        self.warnings
+            .iter()
+            .try_for_each(|warning| write!(f, "\nnote: {warning}"))
     }
 }
 
@@ -225,7 +230,10 @@ pub fn load(flags: Vec<(&'static str, String)>, file: Option<PathBuf>) -> Result
     };
     match resolve(&Sources { flags, env, file }) {
         Ok(loaded) if problems.is_empty() => Ok(loaded),
-        Ok(_) => Err(ConfigError { problems }),
+        Ok(loaded) => Err(ConfigError {
+            problems,
+            warnings: loaded.warnings,
+        }),
         Err(mut error) => {
             error.problems.splice(0..0, problems);
             Err(error)

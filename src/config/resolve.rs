@@ -25,6 +25,7 @@ pub fn resolve(sources: &Sources) -> Result<Loaded, ConfigError> {
         }),
         _ => Err(ConfigError {
             problems: layers.problems,
+            warnings: layers.warnings,
         }),
     }
 }

@@ -55,15 +55,15 @@ struct EventJson<'a> {
     body: Cow<'a, str>,
 }
 
-/// An event as the JSON that quarantine keeps.
-pub(super) fn event_json(event: &Event) -> String {
+/// An event as the JSON that quarantine keeps; unless `named`, without whom it is about.
+pub(super) fn event_json(event: &Event, named: bool) -> String {
     let json = EventJson {
         source: source(event.source),
         name: &event.name,
-        anonymous_id: event.anonymous.as_ref(),
-        user_id: event.user.as_ref(),
-        claimed_user_id: event.claimed_user.as_ref(),
-        session_id: event.session.as_deref(),
+        anonymous_id: event.anonymous.as_ref().filter(|_| named),
+        user_id: event.user.as_ref().filter(|_| named),
+        claimed_user_id: event.claimed_user.as_ref().filter(|_| named),
+        session_id: event.session.as_deref().filter(|_| named),
         event_time: event.event_time,
         received_at: event.received_at,
         consent: event.consent,

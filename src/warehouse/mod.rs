@@ -168,6 +168,11 @@ pub enum OpenError {
     Url { url: String, reason: &'static str },
     #[error("the warehouse at {path:?} has pending migrations; run `cartwright migrate`")]
     Outdated { path: PathBuf },
+    #[error(
+        "{path:?} is not a warehouse but something else, or damaged; put a backup in its place, or name another file in \
+         warehouse.url"
+    )]
+    Foreign { path: PathBuf },
     #[error("the warehouse could not be opened: {0}")]
     Database(#[source] sqlx::Error),
     #[error("the warehouse's migrations failed: {0}")]

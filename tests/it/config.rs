@@ -91,6 +91,53 @@ fn unknown_variables_are_warned_of_with_the_nearest_name() {
     let said = text(&output.stdout);
     assert!(output.status.success(), "{said}");
     assert!(said.contains("did you mean CARTWRIGHT_DEADLINE_MS?"), "{said}");
+
+    // Also beside a problem, of which it may be the cause.
+    let variables = [("CARTWRIGHT_DEDLINE_MS", "9"), ("CARTWRIGHT_GRACE_MS", "soon")];
+    let output = cartwright(folder.path(), &["serve"], &variables);
+    let said = text(&output.stderr);
+    assert!(!output.status.success());
+    assert!(
+        said.contains("grace_ms") && said.contains("did you mean CARTWRIGHT_DEADLINE_MS?"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_file_that_is_no_warehouse_and_keys_that_are_not_there_yet_name_the_way_out() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("data")).unwrap();
+    std::fs::write(
+        folder.path().join("data/warehouse.db"),
+        "a shopping list\n".repeat(100),
+    )
+    .unwrap();
+    let output = cartwright(
+        folder.path(),
+        &[
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--operator-listen",
+            "127.0.0.1:0",
+        ],
+        &[],
+    );
+    let said = text(&output.stderr);
+    assert!(!output.status.success());
+    assert!(
+        said.contains("is not a warehouse") && said.contains("name another file in warehouse.url"),
+        "{said}"
+    );
+
+    let empty = tempfile::tempdir().unwrap();
+    let output = cartwright(empty.path(), &["keys", "user-token", "jane"], &[]);
+    let said = text(&output.stderr);
+    assert!(!output.status.success());
+    assert!(
+        said.contains("cartwright serve") && said.contains("cartwright keys generate"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Takes what identifies a person out of `properties` and `context` while writing them anew (invariant 6).
 //!
-//! One pass, from JSON text to JSON text without blanks or repeated members (the first of a name stays).
+//! One pass, from JSON text to JSON text without blanks or repeated members (the first of a name stays, also of those that
+//! become the same name).
 //!
 //! | found | becomes |
 //! |---|---|
@@ -63,6 +64,8 @@ impl Scrubber<'_, '_> {
         // One bit for each shape of name seen: most names are told apart without comparing.
         let mut shapes = 0u64;
         self.out.push(b'{');
+        // Names that were not written as they came: two addresses of one network become one name.
+        let mut rewritten: SmallVec<[Box<[u8]>; 2]> = SmallVec::new();
         let (mut first, mut empty) = (true, true);
         while let Some(key) = reader.key(&mut first)? {
             let name = key.decode();
@@ -81,16 +84,29 @@ impl Scrubber<'_, '_> {
                 Treatment::Pseudonym(_) => !self.keep_ids,
                 _ => false,
             };
-            seen.push(name);
             if dropped {
+                seen.push(name);
                 reader.skip()?;
                 continue;
             }
+            let member = self.out.len();
             if !empty {
                 self.out.push(b',');
             }
-            empty = false;
+            let quoted = self.out.len();
             self.text(key, Treatment::Keep)?;
+            let written = &self.out[quoted + 1..self.out.len() - 1];
+            if written != name.as_bytes() {
+                if rewritten.iter().any(|earlier| **earlier == *written) {
+                    self.out.truncate(member);
+                    seen.push(name);
+                    reader.skip()?;
+                    continue;
+                }
+                rewritten.push(written.into());
+            }
+            seen.push(name);
+            empty = false;
             self.out.push(b':');
             self.value(reader, treatment, personal, depth)?;
         }

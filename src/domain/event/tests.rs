@@ -424,6 +424,21 @@ fn an_ip_address_is_found_whatever_blanks_are_around_it() {
 }
 
 #[test]
+fn names_that_become_the_same_are_written_once() {
+    let event = accepted(
+        json!({"event": "X", "event_id": "e", "consent": {"analytics": "denied"},
+        "properties": {"ann@example.org": 1, "bob@example.org": 2, "plain": 3, "cyd@example.org": 4}}),
+    );
+    let text = std::str::from_utf8(&event.body).unwrap();
+    assert_eq!(text.matches("[removed]").count(), 1, "{text}");
+    assert_eq!(body_of(&event)["properties"], json!({"[removed]": 1, "plain": 3}));
+    // Granted, they are told apart.
+    let event = accepted(json!({"event": "X", "event_id": "e",
+        "properties": {"ann@example.org": 1, "bob@example.org": 2}}));
+    assert_eq!(body_of(&event)["properties"].as_object().unwrap().len(), 2);
+}
+
+#[test]
 fn with_analytics_denied_no_identifier_stays_but_the_one_whose_consent_it_is() {
     let event = accepted(json!({
         "event": "Product Viewed", "event_id": "e", "anonymous_id": "a", "user_id": "u", "session_id": "s",

@@ -45,17 +45,29 @@ pub(super) fn dedupe_time(event: &Event) -> Option<Timestamp> {
     }
 }
 
-/// Folds new `effects`, in log order. Returns each as it counted: where the shopper had denied analytics before,
-/// without the shopper. Of an effect that goes to quarantine only its consent counts, and it is left out.
+/// What became of folded effects.
+#[derive(Debug, Default)]
+pub(super) struct Folded<'e> {
+    /// Each as it counted: where the shopper had denied analytics before, without the shopper.
+    pub(super) counted: Vec<(u64, Cow<'e, Effect>)>,
+    /// Offsets of those in quarantine whose shopper had denied analytics before, and must not be kept there either.
+    pub(super) unnamed: Set<u64>,
+}
+
+/// Folds new `effects`, in log order. Of an effect that goes to quarantine only its consent counts.
 pub(super) fn fold<'e>(
     effects: &[(u64, &'e Effect)],
     orders: &mut Orders,
     people: &mut People,
     parts: &mut Parts,
-) -> Vec<(u64, Cow<'e, Effect>)> {
-    let mut counted = Vec::with_capacity(effects.len());
+) -> Folded<'e> {
+    let mut folded = Folded::default();
+    folded.counted.reserve(effects.len());
     for (offset, effect) in effects {
         if effect.quarantine.is_some() {
+            if is_denied(effect, people, parts) {
+                folded.unnamed.insert(*offset);
+            }
             fold_consent(effect, people, parts);
             continue;
         }
@@ -65,9 +77,9 @@ pub(super) fn fold<'e>(
             Cow::Borrowed(*effect)
         };
         fold_one(&effect, orders, people, parts);
-        counted.push((*offset, effect));
+        folded.counted.push((*offset, effect));
     }
-    counted
+    folded
 }
 
 fn fold_one(effect: &Effect, orders: &mut Orders, people: &mut People, parts: &mut Parts) {

@@ -23,10 +23,10 @@ use crate::domain::transform::Effect;
 use crate::warehouse::batch::{
     days, decisions_served, next_versions, products_seen, sort_out, with_quarantined,
 };
-use crate::warehouse::fold::fold;
 use crate::warehouse::fold::orders::Orders;
 use crate::warehouse::fold::parts::{Before, Parts};
 use crate::warehouse::fold::people::People;
+use crate::warehouse::fold::{Folded, fold};
 use crate::warehouse::{Applied, Batch, WarehouseError};
 
 /// Beginning again is rare; so many times in a row means that something else is wrong.
@@ -84,14 +84,14 @@ async fn write(
 
     // What does not count; and what does, once.
     let (quarantined, candidates) = sort_out(batch);
-    quarantine::insert(&mut tx, &batch.next, &quarantined, batch.now).await?;
     let new = events::remember(&mut tx, &candidates).await?;
     let effects = with_quarantined(batch, &new);
 
     // Everything stored that the effects may change, locked; then the effects, one after the other.
     let mut orders = orders::read(&mut tx, &new).await?;
     let (mut people, before, mut parts) = lock_people(&mut tx, &effects, &orders, also).await?;
-    let counted = fold(&effects, &mut orders, &mut people, &mut parts);
+    let Folded { counted, unnamed } = fold(&effects, &mut orders, &mut people, &mut parts);
+    quarantine::insert(&mut tx, &batch.next, &quarantined, &unnamed, batch.now).await?;
 
     // Facts and dimensions.
     events::insert_dates(&mut tx, &days(&counted)).await?;

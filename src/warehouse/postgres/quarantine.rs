@@ -10,11 +10,13 @@ use crate::domain::event::Event;
 use crate::domain::ids::Timestamp;
 use crate::warehouse::StoredPosition;
 use crate::warehouse::batch::{Quarantined, Record, event_json};
+use crate::warehouse::fold::Set;
 
 pub(super) async fn insert(
     conn: &mut PgConnection,
     position: &StoredPosition,
     quarantined: &[Quarantined<'_>],
+    unnamed: &Set<u64>,
     now: Timestamp,
 ) -> Result<(), Failure> {
     if quarantined.is_empty() {
@@ -40,7 +42,9 @@ pub(super) async fn insert(
         column(quarantined, |row| without_nul(row.detail)) as _,
         column(quarantined, |row| event(row).map(|event| event.shop.as_str())) as _,
         column(quarantined, |row| event(row).map(|event| without_nul(&event.event_id))) as _,
-        column(quarantined, |row| event(row).map(event_json)) as _,
+        column(quarantined, |row| {
+            event(row).map(|event| event_json(event, !unnamed.contains(&row.offset)))
+        }) as _,
         column(quarantined, |row| match row.record {
             Record::Event(_) => None,
             Record::Unreadable(bytes) => Some(bytes),

@@ -7,9 +7,9 @@ use super::{
 use crate::warehouse::batch::{
     days, decisions_served, next_versions, products_seen, sort_out, with_quarantined,
 };
-use crate::warehouse::fold::fold;
 use crate::warehouse::fold::parts::Before;
 use crate::warehouse::fold::people::People;
+use crate::warehouse::fold::{Folded, fold};
 use crate::warehouse::{Applied, Batch, WarehouseError};
 
 pub(super) async fn apply(warehouse: &SqliteWarehouse, batch: &Batch<'_>) -> Result<Applied, WarehouseError> {
@@ -28,7 +28,6 @@ pub(super) async fn apply(warehouse: &SqliteWarehouse, batch: &Batch<'_>) -> Res
 
     // What does not count; and what does, once.
     let (quarantined, candidates) = sort_out(batch);
-    quarantine::insert(&mut tx, &batch.next, &quarantined, batch.now).await?;
     let new = events::remember(&mut tx, &candidates).await?;
     let effects = with_quarantined(batch, &new);
 
@@ -41,7 +40,8 @@ pub(super) async fn apply(warehouse: &SqliteWarehouse, batch: &Batch<'_>) -> Res
     identity::read(&mut tx, &mut people).await?;
     let before = Before::of(&mut people);
     let mut parts = profiles::read_parts(&mut tx, &before.subjects(&people)).await?;
-    let counted = fold(&effects, &mut orders, &mut people, &mut parts);
+    let Folded { counted, unnamed } = fold(&effects, &mut orders, &mut people, &mut parts);
+    quarantine::insert(&mut tx, &batch.next, &quarantined, &unnamed, batch.now).await?;
 
     // Facts and dimensions.
     events::insert_dates(&mut tx, &days(&counted)).await?;

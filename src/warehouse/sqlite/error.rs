@@ -37,6 +37,12 @@ impl From<sqlx::Error> for WarehouseError {
     }
 }
 
+/// Whether the file is no database at all, or one whose first pages are damaged.
+pub(super) fn is_foreign(error: &dyn sqlx::error::DatabaseError) -> bool {
+    // SQLITE_NOTADB, SQLITE_CORRUPT
+    error.code().is_some_and(|code| ["26", "11"].contains(&&*code))
+}
+
 /// Commits; a failure says nothing about whether the rows are there.
 pub(super) async fn commit(tx: Transaction<'_, Sqlite>) -> Result<(), WarehouseError> {
     tx.commit()

@@ -103,7 +103,12 @@ impl SqliteWarehouse {
             .clone()
             .pragma("cache_size", format!("-{WRITER_CACHE_KIB}"))
             .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string());
-        let writer = pool(write, 1).await?;
+        let writer = pool(write, 1).await.map_err(|error| match error {
+            OpenError::Database(sqlx::Error::Database(inner)) if error::is_foreign(&*inner) => {
+                OpenError::Foreign { path: path.into() }
+            }
+            other => other,
+        })?;
         migrations::run(&writer, path, migrate).await?;
         let epoch = meta::epoch(&writer).await.map_err(OpenError::Database)?;
 

@@ -6,6 +6,7 @@ use super::error::integer;
 use super::rows::Insert;
 use crate::domain::ids::Timestamp;
 use crate::warehouse::batch::{Quarantined, Record, event_json};
+use crate::warehouse::fold::Set;
 use crate::warehouse::{StoredPosition, WarehouseError};
 
 const INSERT: Insert = Insert {
@@ -19,6 +20,7 @@ pub(super) async fn insert(
     conn: &mut SqliteConnection,
     position: &StoredPosition,
     quarantined: &[Quarantined<'_>],
+    unnamed: &Set<u64>,
     now: Timestamp,
 ) -> Result<(), WarehouseError> {
     let log_id = position.log_id.to_string();
@@ -37,7 +39,9 @@ pub(super) async fn insert(
             match row.record {
                 Record::Event(event) => {
                     values.push_shop(&event.shop).push_shared(&event.event_id);
-                    values.push(event_json(event)).push(None::<&[u8]>);
+                    values
+                        .push(event_json(event, !unnamed.contains(&row.offset)))
+                        .push(None::<&[u8]>);
                 }
                 Record::Unreadable(bytes) => {
                     values

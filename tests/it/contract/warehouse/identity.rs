@@ -194,3 +194,30 @@ pub(super) async fn consent_counts_even_in_quarantine(backend: &dyn Backend) {
     assert_eq!(events(&lane, &ann).await, 0);
     assert_eq!(backend.integers("select count(*) from fact_event").await, [1]);
 }
+
+pub(super) async fn quarantine_keeps_nothing_of_who_had_denied_analytics(backend: &dyn Backend) {
+    let mut lane = Lane::new(backend).await;
+    let (ann, bob) = (guest("ann"), guest("bob"));
+    let broken = |id: &str, time: i64, who: &SubjectId| {
+        let mut effect = viewed(id, time, who, "sku1");
+        effect.quarantine = Some(("bad_price".into(), String::new()));
+        effect
+    };
+    lane.apply(&[
+        stated("no", 1_000, &ann, Choice::Denied),
+        broken("q1", 2_000, &ann),
+        broken("q2", 2_000, &bob),
+    ])
+    .await;
+    // Remembered from an earlier batch as well.
+    lane.apply(&[broken("q3", 3_000, &ann)]).await;
+    let kept: Vec<bool> = backend
+        .dump()
+        .await
+        .iter()
+        .filter(|row| row.contains("bad_price"))
+        .map(|row| row.contains(ann.as_str()) || row.contains(bob.as_str()))
+        .collect();
+    assert_eq!(kept.len(), 3);
+    assert_eq!(kept.iter().filter(|named| **named).count(), 1);
+}

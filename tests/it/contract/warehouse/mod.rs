@@ -73,6 +73,7 @@ macro_rules! contract {
                 a_login_on_a_device_never_seen_points_to_the_user
                     a_denial_remembered_takes_the_shopper_off_later_events
                     consent_counts_even_in_quarantine
+                quarantine_keeps_nothing_of_who_had_denied_analytics
             }
             many {
                 guest_login_late_guest_event_and_order_end_alike

@@ -65,7 +65,8 @@ pub trait HotStore: Send + Sync + std::fmt::Debug {
     /// The caller compares that with what it noted last: an older note, or none, means that the store lost writes.
     async fn mark_published(&self, partition: u16, change_seq: u64) -> Result<Option<u64>, HotError>;
 
-    /// Reports changes to `observer` for the life of the store. Returns whether this store reports any: where it does
+    /// Reports changes to `observer` for the life of the store; those made through it, before [`HotStore::put_newer`] returns, so
+    /// that this process reads what it wrote. Returns whether this store reports any: where it does
     /// not, nothing read from it may be kept.
     fn observe(&self, observer: Arc<dyn HotObserver>) -> bool;
 }

@@ -207,6 +207,9 @@ impl HotStore for RedisStore {
                 Err(error) => Err(error),
             };
         }
+        // The server's own report comes on another connection, and whoever asked for the put would overtake it. After a failed
+        // put as well: it may have succeeded.
+        self.watch.written(profiles.iter().map(|(subject, _)| subject));
         done.map_err(|error| unavailable(&error))
     }
 

@@ -6,6 +6,7 @@ use redis::Value;
 
 use super::super::HotObserver;
 use super::subject_of;
+use crate::domain::ids::SubjectId;
 use crate::redis_link::LinkObserver;
 
 /// Who is told of changes, and whether they can be told now.
@@ -27,6 +28,19 @@ impl Watch {
             observer.following();
         }
         observers.told.push(observer);
+    }
+
+    /// These subjects' values were written by this store itself.
+    pub(super) fn written<'a>(&self, subjects: impl Iterator<Item = &'a SubjectId>) {
+        let observers = self.observers.read().unwrap_or_else(PoisonError::into_inner);
+        if observers.told.is_empty() {
+            return;
+        }
+        for subject in subjects {
+            for observer in &observers.told {
+                observer.changed(subject);
+            }
+        }
     }
 
     fn set_following(&self, following: bool) {

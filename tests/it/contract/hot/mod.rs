@@ -156,6 +156,17 @@ async fn a_change_is_reported_to_whoever_read_the_value(store: Arc<dyn HotStore>
     eventually(|| is_reported(2)).await;
 }
 
+/// A process reads what it wrote: its own change is reported before the put returns, even where nobody had read the value.
+async fn a_put_is_reported_before_it_returns(store: Arc<dyn HotStore>) {
+    let observer = Arc::new(Recording::default());
+    assert!(store.observe(Arc::clone(&observer) as Arc<dyn HotObserver>));
+    for n in 1..=200 {
+        let put = [(subject(n), profile(1, 1, "one"))];
+        store.put_newer(&put).await.unwrap();
+        assert!(observer.changed.lock().unwrap().contains(&subject(n)), "{n}");
+    }
+}
+
 /// A store that cannot report changes says so.
 async fn nothing_is_reported(store: Arc<dyn HotStore>) {
     let observer = Arc::new(Recording::default());
@@ -235,7 +246,10 @@ mod memory {
     }
 
     promises! { store() }
-    suite! { store(), a_change_is_reported_to_whoever_read_the_value }
+    suite! { store(),
+        a_change_is_reported_to_whoever_read_the_value
+        a_put_is_reported_before_it_returns
+    }
 }
 
 mod redis_single {
@@ -248,7 +262,10 @@ mod redis_single {
     }
 
     promises! { store() }
-    suite! { store(), a_change_is_reported_to_whoever_read_the_value }
+    suite! { store(),
+        a_change_is_reported_to_whoever_read_the_value
+        a_put_is_reported_before_it_returns
+    }
 }
 
 mod redis_tls {
@@ -262,7 +279,10 @@ mod redis_tls {
     }
 
     promises! { store() }
-    suite! { store(), a_change_is_reported_to_whoever_read_the_value }
+    suite! { store(),
+        a_change_is_reported_to_whoever_read_the_value
+        a_put_is_reported_before_it_returns
+    }
 }
 
 mod redis_cluster {

@@ -15,6 +15,7 @@
 //! - What is folded or merged here is local to the request and never enters a store.
 
 mod breaker;
+mod elsewhere;
 mod epoch;
 mod flight;
 mod near;
@@ -31,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 pub use overlay::{Overlay, OverlayLimits};
 
 use self::breaker::Breaker;
+use self::elsewhere::Elsewhere;
 use self::epoch::Epoch;
 use self::flight::Flight;
 use self::near::{Found, Near};
@@ -49,8 +51,8 @@ const HOT_SLICE: Duration = Duration::from_millis(15);
 /// are given up needlessly. Lower: an answer can miss its deadline by the time a thread needs to come round.
 const RESERVE: Duration = Duration::from_millis(5);
 
-/// How often the warehouse's epoch is looked at. Higher: after a restore, old profiles are shown for longer. Lower: more
-/// queries for nothing.
+/// How often the warehouse's epoch and other nodes' lanes are looked at. Higher: after a restore, old profiles are shown for
+/// longer, and an event sent twice counts twice for longer. Lower: more queries for nothing.
 const REFRESH: Duration = Duration::from_secs(2);
 
 /// What a request may see, as far as its key and its token prove it.
@@ -210,16 +212,20 @@ impl ProfileReader {
         }
     }
 
-    /// Follows the warehouse's epoch until told to stop.
+    /// Follows the warehouse's epoch, and how far lanes elsewhere are, until told to stop.
     pub async fn run(&self, stop: CancellationToken) {
+        let mut elsewhere = Elsewhere::default();
         loop {
-            self.epoch.refresh(&self.warehouse).await;
-            if let Some(near) = &self.near {
-                self.metrics.near_size(near.size_bytes());
-            }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(REFRESH) => {}
+            let look = async {
+                self.epoch.refresh(&self.warehouse).await;
+                elsewhere.look(&self.overlay, &self.warehouse, &self.hot).await;
+                if let Some(near) = &self.near {
+                    self.metrics.near_size(near.size_bytes());
+                }
+                tokio::time::sleep(REFRESH).await;
+            };
+            if stop.run_until_cancelled(look).await.is_none() {
+                return;
             }
         }
     }
@@ -230,7 +236,7 @@ impl ProfileReader {
     /// to somebody else.
     pub async fn read(&self, viewer: Viewer<'_>, deadline: Deadline) -> Read {
         // Before the stores are read, so that what is found in them holds at least this much.
-        let passed = &self.overlay.passed();
+        let passed = &*self.overlay.passed();
         let Viewer {
             user,
             anonymous,

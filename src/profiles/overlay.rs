@@ -6,7 +6,7 @@
 //!
 //! - A profile alone does not tell: what the lane found to be a duplicate, or set aside, changes no profile, so none
 //!   would ever cover it. A request notes how far the lane is *before* it reads the stores, so what it finds there
-//!   holds at least that much.
+//!   holds at least that much. A lane elsewhere says it by way of the stores, see `elsewhere`.
 //! - An event id counts once for a shopper, however often it was taken.
 //! - Bounded by bytes in all, by events per shopper and by age; what is over a bound goes, the oldest first. The
 //!   answer is then as old as the stores are, which is all that is lost.
@@ -14,10 +14,12 @@
 //!   warehouse to say. Events of which the receipt said `duplicate` are not kept.
 //! - Folded copies are local to one request. Nothing of the overlay is ever stored.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::BuildHasher as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
 
 use crate::domain::consent::Choice;
 use crate::domain::event::Event;
@@ -55,8 +57,8 @@ pub struct Overlay {
     limits: OverlayLimits,
     hasher: foldhash::fast::RandomState,
     shards: [Mutex<Shard>; SHARDS],
-    /// How far the lanes of this process are: applied and published.
-    passed: Mutex<AsOf>,
+    /// How far the lanes are, as far as this process knows: applied and published.
+    passed: ArcSwap<AsOf>,
 }
 
 #[derive(Debug, Default)]
@@ -89,18 +91,38 @@ impl Overlay {
             limits,
             hasher: foldhash::fast::RandomState::default(),
             shards: Default::default(),
-            passed: Mutex::default(),
+            passed: ArcSwap::default(),
         }
     }
 
     /// Notes that a lane applied and published everything below `next` of `partition`.
     pub fn lane_passed(&self, partition: u16, next: u64) {
-        self.lock_passed().advance(partition, next);
+        self.passed.rcu(|passed| {
+            let mut passed = AsOf::clone(passed);
+            passed.advance(partition, next);
+            passed
+        });
     }
 
     /// How far the lanes are. To be taken before the stores are read.
-    pub(super) fn passed(&self) -> AsOf {
-        self.lock_passed().clone()
+    pub(super) fn passed(&self) -> Arc<AsOf> {
+        self.passed.load_full()
+    }
+
+    /// The partitions of which events are kept that no lane is known to have passed.
+    pub(super) fn partitions(&self) -> BTreeSet<u16> {
+        let passed = self.passed();
+        let mut partitions = BTreeSet::new();
+        for shard in &self.shards {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let waiting = shard.subjects.values().flatten();
+            partitions.extend(
+                waiting
+                    .filter(|newer| !passed.covers(newer.partition, newer.offset))
+                    .map(|newer| newer.partition),
+            );
+        }
+        partitions
     }
 
     /// Takes an event that is durable at `offset` of `partition`.
@@ -195,10 +217,6 @@ impl Overlay {
     /// Arrivals outlive their events until they come up, so they have a bound of their own.
     fn max_arrivals(&self) -> usize {
         self.limits.max_bytes / SHARDS / 256
-    }
-
-    fn lock_passed(&self) -> MutexGuard<'_, AsOf> {
-        self.passed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn shard(&self, subject: &SubjectId) -> MutexGuard<'_, Shard> {

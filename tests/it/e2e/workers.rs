@@ -237,3 +237,46 @@ async fn a_login_on_one_node_counts_on_another_before_any_lane_has_run() {
         node.stop().await;
     }
 }
+
+/// A node without a lane of its own shows what it took at once, and lets go of what a lane elsewhere found to be a duplicate, of
+/// which no profile tells.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_without_lanes_counts_an_event_once_that_another_node_had_taken() {
+    let (config, _stores) = TestApp::on(Stack::Networked).await.ruleset(COUNTED).config();
+    let apis = [
+        Node::start(&config, "api").await,
+        Node::start(&config, "api").await,
+    ];
+    let worker = Node::start(&config, "drain").await;
+    let cart =
+        async |node: &Node| node.get("/personalize?anonymous_id=a1").await["profile"]["segments"].clone();
+    assert_eq!(apis[0].post(&added("e1", "a1")).await, 202);
+    assert_eq!(cart(&apis[0]).await, json!(["one"]));
+    eventually("the other node shows it", async || {
+        cart(&apis[1]).await == json!(["one"])
+    })
+    .await;
+
+    // The second node has never seen the id, so it cannot know; the lane does.
+    assert_eq!(apis[1].post(&added("e1", "a1")).await, 202);
+    eventually("it counts once", async || cart(&apis[1]).await == json!(["one"])).await;
+    assert_eq!(apis[1].post(&added("e2", "a1")).await, 202);
+    assert_eq!(cart(&apis[1]).await, json!(["two"]));
+    for node in &apis {
+        eventually("both show both", async || cart(node).await == json!(["two"])).await;
+    }
+    worker.stop().await;
+    for node in apis {
+        node.stop().await;
+    }
+}
+
+const COUNTED: &str = r#"
+version: 1
+currency: GBP
+placements:
+  promo: {kind: content, fallback: {headline: none}}
+segments:
+  one: {when: profile.cart.count == 1}
+  two: {when: profile.cart.count == 2}
+"#;

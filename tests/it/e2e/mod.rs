@@ -13,3 +13,4 @@ mod publish;
 mod restore;
 mod start_stop;
 mod workers;
+mod write_back;

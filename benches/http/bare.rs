@@ -19,7 +19,7 @@ use axum::extract::{Path as UrlPath, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::serve::ListenerExt as _;
-use redis::aio::MultiplexedConnection;
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
@@ -64,15 +64,17 @@ pub(crate) fn serve(addr: SocketAddr, folder: &Path, redis: Option<&str>) {
 
 #[derive(Clone)]
 struct Stores {
-    redis: MultiplexedConnection,
+    redis: ConnectionManager,
     moka: moka::sync::Cache<u64, Bytes>,
 }
 
 /// The routes that read and write stores, filled.
 async fn stores(url: &str, value: &Bytes) -> Router {
     let client = redis::Client::open(url).expect("a Redis URL");
+    // Its own limit on answers, half a second, is less than a sync takes now and then.
+    let config = ConnectionManagerConfig::new().set_response_timeout(None);
     let mut redis = client
-        .get_multiplexed_async_connection()
+        .get_connection_manager_with_config(config)
         .await
         .expect("a Redis server");
     let moka = moka::sync::Cache::new(2 * VALUES);

@@ -167,7 +167,8 @@ fn against_redis(ruleset: &Path, effort: Effort) {
 
     let log = redis_server::RedisServer::start(true);
     let bare = Server::bare(bare_folder.path(), Some(&log.url));
-    let ours = Server::cartwright(folder().path(), ruleset, "api");
+    let log_folder = folder();
+    let ours = Server::cartwright(log_folder.path(), ruleset, "api");
     println!(
         "\nPOST /events, log on disk; baseline: a bare axum handler that adds them to a Redis stream, appendfsync always"
     );
@@ -256,8 +257,10 @@ fn compare(ours: &Server, bare: &Server, mut case: Case<'_>, effort: Effort) {
     for (name, q) in [("p50 us", 0.5), ("p90 us", 0.9), ("p99 us", 0.99)] {
         figure(name, &|report| report.quantile(q));
     }
-    let unexpected: u64 = mine.iter().chain(&base).map(|report| report.unexpected).sum();
-    assert_eq!(unexpected, 0, "some answers had an unexpected status");
+    for (who, reports) in [("ours", &mine), ("the baseline", &base)] {
+        let unexpected: u64 = reports.iter().map(|report| report.unexpected).sum();
+        assert_eq!(unexpected, 0, "answers of {who} had an unexpected status");
+    }
 }
 
 impl Case<'_> {

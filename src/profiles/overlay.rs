@@ -14,9 +14,10 @@
 //!   warehouse to say. Events of which the receipt said `duplicate` are not kept.
 //! - Folded copies are local to one request. Nothing of the overlay is ever stored.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::BuildHasher as _;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -74,14 +75,27 @@ struct Newer {
     partition: u16,
     offset: u64,
     at: Instant,
-    event: Arc<Event>,
+    taken: Arc<Taken>,
+}
+
+/// An event, and what it does, found out when it is first folded: every request of its shopper folds it again.
+#[derive(Debug)]
+struct Taken {
+    event: Event,
+    effect: OnceLock<Effect>,
+}
+
+impl Taken {
+    fn effect(&self) -> &Effect {
+        self.effect.get_or_init(|| transform(&self.event))
+    }
 }
 
 impl Newer {
     /// What the entry takes in memory, nearly.
     fn bytes(&self) -> usize {
         const FIXED: usize = 512;
-        FIXED + self.event.body.len()
+        FIXED + self.taken.event.body.len()
     }
 }
 
@@ -135,13 +149,16 @@ impl Overlay {
             partition,
             offset,
             at: Instant::now(),
-            event: Arc::new(event),
+            taken: Arc::new(Taken {
+                event,
+                effect: OnceLock::new(),
+            }),
         };
         let shard = &mut *self.shard(&subject);
         let kept = shard.subjects.entry(subject.clone()).or_default();
         if kept
             .iter()
-            .any(|kept| kept.event.event_id == newer.event.event_id)
+            .any(|kept| kept.taken.event.event_id == newer.taken.event.event_id)
         {
             return;
         }
@@ -181,7 +198,7 @@ impl Overlay {
         let newer = self.newer_than(subject, as_of, own, passed);
         let mut folded = false;
         for newer in &newer {
-            let effect = as_remembered(transform(&newer.event), document.as_ref());
+            let effect = as_remembered(newer.taken.effect(), document.as_ref());
             if effect.subject.as_ref() == Some(subject) {
                 fold_whole(&mut document.get_or_insert_default().part, &effect);
                 folded = true;
@@ -250,12 +267,12 @@ impl Shard {
 }
 
 /// An event that says nothing of analytics counts as the profile remembers.
-fn as_remembered(effect: Effect, document: Option<&Document>) -> Effect {
+fn as_remembered<'e>(effect: &'e Effect, document: Option<&Document>) -> Cow<'e, Effect> {
     let denied = document.is_some_and(|document| !document.part.analytics_allowed(Choice::Granted));
     if denied && effect.event.consent.analytics.is_none() {
-        effect.without_analytics()
+        Cow::Owned(effect.clone().without_analytics())
     } else {
-        effect
+        Cow::Borrowed(effect)
     }
 }
 

@@ -78,15 +78,12 @@ async fn stores(url: &str, value: &Bytes) -> Router {
         .await
         .expect("a Redis server");
     let moka = moka::sync::Cache::new(2 * VALUES);
+    let mut pipeline = redis::pipe();
     for n in 0..VALUES {
-        let () = redis::cmd("SET")
-            .arg(key(n))
-            .arg(&value[..])
-            .query_async(&mut redis)
-            .await
-            .expect("a write");
+        pipeline.cmd("SET").arg(key(n)).arg(&value[..]).ignore();
         moka.insert(n, value.clone());
     }
+    let () = pipeline.query_async(&mut redis).await.expect("the writes");
     Router::new()
         .route("/redis/{n}", get(from_redis))
         .route("/moka/{n}", get(from_moka))

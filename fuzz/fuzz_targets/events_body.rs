@@ -52,11 +52,14 @@ fuzz_target!(|bytes: &[u8]| {
     } else {
         Source::Server
     };
+    // The fuzzer learns the ids from the comparisons below and writes them where no rule calls them ids.
+    let holds = |id: &str| bytes.windows(id.len()).any(|window| window == id.as_bytes());
+    if PLANTED_IDS.into_iter().any(holds) {
+        return;
+    }
     judge(bytes, source);
     // The same bytes as the properties of an event whose ids are known.
-    if let Ok(text) = std::str::from_utf8(bytes)
-        && !PLANTED_IDS.iter().any(|id| text.contains(id))
-    {
+    if let Ok(text) = std::str::from_utf8(bytes) {
         let [user, anonymous, session] = PLANTED_IDS;
         let planted = format!(
             r#"{{"event":"Order Completed","user_id":"{user}","anonymous_id":"{anonymous}","session_id":"{session}",

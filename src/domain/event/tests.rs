@@ -424,6 +424,18 @@ fn an_ip_address_is_found_whatever_blanks_are_around_it() {
 }
 
 #[test]
+fn a_name_with_an_address_is_refused_wherever_the_address_stands() {
+    for name in [
+        "Viewed ann@example.org",
+        "Order ://shop.example/@?q=ann@example.org",
+        "@ @ ann%40example.org",
+    ] {
+        let event = json!({"event": name, "event_id": "e"});
+        assert_eq!(rejected(Source::Public, event), RejectCode::InvalidName, "{name}");
+    }
+}
+
+#[test]
 fn names_that_become_the_same_are_written_once() {
     let event = accepted(
         json!({"event": "X", "event_id": "e", "consent": {"analytics": "denied"},

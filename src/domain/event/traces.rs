@@ -4,9 +4,17 @@ use std::net::IpAddr;
 
 /// Whether `text` holds something that looks like an e-mail address.
 pub(super) fn has_email(text: &str) -> bool {
-    find_at_sign(text).is_some_and(|(at, sign)| {
-        text[..at].chars().next_back().is_some_and(is_local_part) && text[at + sign..].contains('.')
-    })
+    let mut from = 0;
+    // Each sign by itself: one that is no address's must not hide another that is.
+    while let Some((at, sign)) = text.get(from..).and_then(find_at_sign) {
+        let (sign_at, after) = (from + at, from + at + sign);
+        let is_after_local_part = text[..sign_at].chars().next_back().is_some_and(is_local_part);
+        if is_after_local_part && text[after..].contains('.') {
+            return true;
+        }
+        from = after;
+    }
+    false
 }
 
 /// Where the first `@`, plain or percent-encoded, stands, and how long it is. Reads no further, so that a text of

@@ -61,6 +61,7 @@ pub struct Served {
     pub ruleset_version: u64,
     pub placements: Vec<PlacementServed>,
     pub assigned: Vec<AssignmentMade>,
+    pub exposures: Vec<AssignmentMade>,
     pub capped: Vec<Arc<str>>,
     /// The request's facts as JSON text, without raw identifiers.
     pub request: String,
@@ -91,6 +92,7 @@ impl Served {
             ruleset_version: self.ruleset_version,
             placements: self.placements,
             assigned: self.assigned,
+            exposures: self.exposures,
             capped: self.capped,
             facts: serde_json::value::to_raw_value(&facts).unwrap_or_else(|_| RawValue::NULL.to_owned()),
         };

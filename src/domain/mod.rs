@@ -8,6 +8,7 @@ mod commerce;
 pub mod consent;
 pub mod decision;
 pub mod event;
+pub mod experiment;
 pub mod identity;
 pub mod ids;
 mod json;

@@ -7,11 +7,13 @@
 //!   refused, since two readers could choose differently.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
+use super::candidates::{Candidates, PREFIX};
 use super::cart::{CartLine, MAX_CART_LINES, MAX_QUANTITY, checked_sku, parse_cart};
 use super::error::{Code, Problem};
 use super::extract::{decode, pairs};
@@ -25,7 +27,7 @@ const MAX_TOKEN_BYTES: usize = 512;
 /// Bytes of a placement's name, a locale or a device.
 const MAX_WORD_BYTES: usize = 64;
 /// Placements of one request; a page has a handful.
-const MAX_PLACEMENTS: usize = 32;
+pub(super) const MAX_PLACEMENTS: usize = 32;
 /// A longer wait is no checkout.
 const MAX_DEADLINE_MS: u64 = 60_000;
 
@@ -47,6 +49,7 @@ pub(super) struct Ask<'a> {
     pub(super) consent: ConsentStatement,
     pub(super) deadline_ms: Option<u64>,
     pub(super) explain: bool,
+    pub(super) candidates: Candidates<'a>,
 }
 
 impl<'a> Ask<'a> {
@@ -58,6 +61,10 @@ impl<'a> Ask<'a> {
         let mut ask = Ask::default();
         let mut seen = 0u32;
         for (name, raw) in pairs(query) {
+            if let Some(placement) = name.strip_prefix(PREFIX) {
+                ask.candidates.add_query(placement, raw)?;
+                continue;
+            }
             let Some(place) = NAMES.iter().position(|known| *known == name) else {
                 continue;
             };
@@ -230,6 +237,7 @@ pub(super) struct AskBody<'a> {
     consent: Option<&'a RawValue>,
     deadline_ms: Option<u64>,
     explain: Option<bool>,
+    candidates: Option<BTreeMap<String, Vec<String>>>,
     #[serde(borrow)]
     pub(super) events: Option<Vec<&'a RawValue>>,
 }
@@ -287,6 +295,11 @@ impl<'a> AskBody<'a> {
                 .unwrap_or_default(),
             deadline_ms: self.deadline_ms.map(|ms| deadline(&ms.to_string())).transpose()?,
             explain: self.explain.unwrap_or(false),
+            candidates: self
+                .candidates
+                .map(Candidates::from_json)
+                .transpose()?
+                .unwrap_or_default(),
         })
     }
 }

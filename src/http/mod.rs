@@ -8,6 +8,7 @@
 
 mod answer;
 mod ask;
+mod candidates;
 mod cart;
 mod decision_id;
 mod error;

@@ -158,6 +158,7 @@ fn deltas(what: &What, at: Timestamp) -> Vec<Delta> {
             vec![Delta::Assigned {
                 experiment: experiment.as_str().into(),
                 variant: variant.as_str().into(),
+                is_guest: false,
             }]
         }
         What::Personalization(choice) => vec![Delta::Consent {

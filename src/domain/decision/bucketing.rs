@@ -4,6 +4,9 @@
 //! - **Allocation.** Weighted rendezvous: with `u = (hash + 0.5) / 2^32`, the variant with the least
 //!   `-log2(u) / weight` wins; ties go to the one declared first. Each variant gets its share of the weights. If
 //!   one weight grows, shoppers move to that variant only; if one shrinks or goes, only its own move.
+//! - **Shares.** A shopper is in an experiment's traffic iff `u` of the hash of `experiment id`, subject, `#traffic` is below the
+//!   share; kept from it likewise by `#holdout`, and from all experiences by the hash of `#global`, subject, `#holdout`.
+//! - **Groups.** Of a group a shopper may see the experience with the least hash of `#group NAME`, subject, `experience id`.
 //! - **Subject.** The anonymous id's pseudonym, else the user's, in its stored form (`a:…`, `u:…`). A stored
 //!   assignment goes before all of this, so that a login or a new weight changes nothing for those who saw one.
 //! - The logarithm is our own, made of IEEE additions, multiplications and divisions alone: libraries differ in
@@ -49,8 +52,12 @@ pub(super) fn choose(experiment: &str, subject: &str, variants: &[Variant]) -> O
 /// `-log2((hash + 0.5) / 2^32)`, the same to the last bit everywhere.
 fn cost(hash: u32) -> f64 {
     // 33 bits: exact in a float, and never 0.
-    let scaled = f64::from(hash) * 2.0 + 1.0;
-    let bits = scaled.to_bits();
+    33.0 - log2(f64::from(hash) * 2.0 + 1.0)
+}
+
+/// The logarithm of a positive, normal number.
+pub(super) fn log2(number: f64) -> f64 {
+    let bits = number.to_bits();
     let exponent = ((bits >> 52) & 0x7ff) as i32 - 1023;
     let mantissa = f64::from_bits((bits & ((1 << 52) - 1)) | (1023 << 52));
     // ln(m) = 2 · atanh((m − 1) / (m + 1)); for m in [1, 2) the argument is below 1/3 and 16 terms reach 1e-16.
@@ -60,7 +67,29 @@ fn cost(hash: u32) -> f64 {
     for term in (0..16).rev() {
         sum = sum * square + 1.0 / f64::from(2 * term + 1);
     }
-    33.0 - (f64::from(exponent) + 2.0 * x * sum * std::f64::consts::LOG2_E)
+    f64::from(exponent) + 2.0 * x * sum * std::f64::consts::LOG2_E
+}
+
+/// Whether `subject` is among the `share` (0 to 1) of shoppers that `purpose` of `scope` takes. A greater share takes the same
+/// ones and more.
+pub(super) fn is_among(share: f64, scope: &str, subject: &str, purpose: &str) -> bool {
+    share >= 1.0 || unit(hash(scope, subject, purpose)) < share
+}
+
+/// The member of a group that `subject` may see.
+pub(super) fn member<'m>(
+    group: &str,
+    subject: &str,
+    members: impl Iterator<Item = (u32, &'m str)>,
+) -> Option<u32> {
+    members
+        .map(|(index, id)| (hash_pieces(&["#group ", group, "\0", subject, "\0", id]), index))
+        .min()
+        .map(|(_, index)| index)
+}
+
+fn unit(hash: u32) -> f64 {
+    (f64::from(hash) + 0.5) / 4_294_967_296.0
 }
 
 /// MurmurHash3_x86_32 with seed 0, fed piece by piece.

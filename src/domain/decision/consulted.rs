@@ -1,6 +1,8 @@
 //! What a decision asked of the population, found again from its input. Decisions themselves note nothing: most are
 //! not recorded.
 
+use std::sync::Arc;
+
 use super::scoring::{CART_ITEMS, RECENT_ITEMS};
 use super::{ProfileState, Request};
 use crate::domain::profile::{Cart, ProfilePart};
@@ -24,6 +26,11 @@ pub fn consulted(
     };
     let cart = request.cart.or(stored.as_ref());
     let mut excerpting = Excerpting::of(population);
+    let bandits = ruleset
+        .experiences()
+        .iter()
+        .filter(|experience| experience.bandit.is_some());
+    excerpting.believed(bandits.map(|experience| Arc::clone(&experience.id)));
     let asked = ruleset.placements().iter().filter(|placement| {
         request
             .placements
@@ -76,8 +83,6 @@ fn most_hidden(ruleset: &Ruleset, placement: &Placement) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use proptest::prelude::*;
 
     use super::*;

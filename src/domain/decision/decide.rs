@@ -9,10 +9,13 @@ use super::facts::{Lists, Sources};
 use super::scoring::{self, Basis, Ranking, Recommendation};
 use super::{Decision, Filling, PlacementDecision, ProfileState, Reason, Request, Terms, explain};
 use crate::domain::consent::Choice;
+use crate::domain::experiment::Posteriors;
 use crate::domain::ids::Timestamp;
 use crate::domain::profile::{Cart, ProfilePart};
 use crate::domain::recommend::Population;
-use crate::domain::ruleset::{Arrangement, Candidate, Placement, PlacementKind, Ruleset, VariantEffect};
+use crate::domain::ruleset::{
+    Arrangement, Candidate, Experience, HELD_OUT, Placement, PlacementKind, Ruleset, VariantEffect,
+};
 
 /// Decides what to show. See the module's documentation for the rules.
 pub fn decide<'a>(
@@ -42,7 +45,16 @@ pub fn decide<'a>(
     };
     let lists = Lists::gather(&sources, reads);
 
-    let mut rules = Eligibility::new(ruleset, lists.facts(&sources), part, access, request, now, *terms);
+    let mut rules = Eligibility::new(
+        ruleset,
+        lists.facts(&sources),
+        part,
+        access,
+        request,
+        now,
+        *terms,
+        population.posteriors(),
+    );
     let segments = segments(&mut rules);
     rules.facts.profile.segments = segments.as_slice().into();
 
@@ -107,7 +119,17 @@ pub fn segments_of(ruleset: &Ruleset, part: &ProfilePart, now: Timestamp) -> Vec
     };
     let lists = Lists::gather(&sources, reads);
     let facts = lists.facts(&sources);
-    let mut rules = Eligibility::new(ruleset, facts, Some(part), Access::Usable, &request, now, terms);
+    let unknown = Posteriors::default();
+    let mut rules = Eligibility::new(
+        ruleset,
+        facts,
+        Some(part),
+        Access::Usable,
+        &request,
+        now,
+        terms,
+        &unknown,
+    );
     let segments = ruleset.segments().iter();
     segments
         .filter(|segment| rules.holds(segment.when))
@@ -182,6 +204,7 @@ impl<'a> Filler<'a, '_> {
                     limit: *limit,
                     smoothing: *smoothing,
                     arrangement,
+                    offered: self.offered(placement),
                 };
                 let (part, now) = (self.rules.part, self.rules.now);
                 let rules = &mut self.rules;
@@ -204,11 +227,8 @@ impl<'a> Filler<'a, '_> {
                 )
             }
         };
+        note(&selection, decision);
         let chosen = selection.chosen;
-        if let Some(chosen) = &chosen {
-            note(chosen, decision);
-        }
-        decision.experiment_withheld |= selection.held_back == Some(Verdict::NoPermit);
         decision.placements.push(PlacementDecision {
             name: &placement.name,
             experience: chosen.map(|chosen| &*chosen.experience.id),
@@ -250,20 +270,33 @@ impl<'a> Filler<'a, '_> {
         scoring::recommend(&input, self.population)
     }
 
+    /// The candidates that the shop offers right now, where the request names them.
+    fn offered(&self, placement: &Placement) -> Option<&'a [&'a str]> {
+        let candidates = self.rules.request.candidates.iter();
+        candidates
+            .filter(|(name, _)| *name == &*placement.name)
+            .map(|(_, offered)| *offered)
+            .next()
+    }
+
     /// `basis` is what an order rests on; content has none.
     fn reason(&self, placement: &Placement, selection: &Selection<'_>, basis: Option<Basis>) -> Reason {
-        let chosen = selection.chosen.map(|chosen| chosen.experience.is_experiment());
+        let chosen = selection.chosen.map(|chosen| match chosen.experience {
+            Experience { bandit: Some(_), .. } => Some(Reason::Bandit),
+            experience => (experience.variants.len() > 1).then_some(Reason::Split),
+        });
         let unusable = match self.rules.access {
             Access::Usable => None,
             Access::Denied => Some(Reason::Consent),
             Access::Unavailable => Some(Reason::Degraded),
         };
         match (chosen, basis) {
-            (Some(true), _) => Reason::Split,
-            (Some(false), None) => Reason::TargetingMatch,
-            (None, None) => match selection.held_back {
-                Some(Verdict::Capped) => Reason::Capped,
-                Some(Verdict::NoPermit) => Reason::Degraded,
+            (Some(Some(reason)), _) => reason,
+            (Some(None), None) => Reason::TargetingMatch,
+            (None, None) => match selection.held_back.first() {
+                Some((_, Verdict::Capped)) => Reason::Capped,
+                Some((_, Verdict::NoPermit)) => Reason::Degraded,
+                Some((_, Verdict::HeldOut { .. } | Verdict::GloballyHeldOut)) => Reason::Holdout,
                 _ if placement.reads_profile => unusable.unwrap_or(Reason::NoMatch),
                 _ => Reason::NoMatch,
             },
@@ -272,7 +305,7 @@ impl<'a> Filler<'a, '_> {
                 _ => Reason::Recommended,
             },
             (_, Some(Basis::Population)) => unusable.unwrap_or(Reason::Popular),
-            (Some(false), Some(Basis::Declared)) => unusable.unwrap_or(Reason::TargetingMatch),
+            (Some(None), Some(Basis::Declared)) => unusable.unwrap_or(Reason::TargetingMatch),
             (None, Some(Basis::Declared)) => unusable.unwrap_or(Reason::NoMatch),
         }
     }
@@ -292,20 +325,27 @@ fn arrangement<'a>(chosen: &Chosen<'a>) -> Option<&'a Arrangement> {
     }
 }
 
-/// Notes what has to be recorded because an experience was served.
-fn note<'a>(chosen: &Chosen<'a>, decision: &mut Decision<'a>) {
-    let experience = chosen.experience;
-    if experience.cap.is_some() {
-        decision.served.push(&experience.id);
-    }
-    if experience.is_experiment() {
-        decision.experiment_served = true;
-        let variant = experience
-            .variants
-            .get(chosen.variant)
-            .and_then(|variant| variant.id.as_deref());
-        if let (false, Some(variant)) = (chosen.stored, variant) {
+/// Notes what has to be recorded of a selection.
+fn note<'a>(selection: &Selection<'a>, decision: &mut Decision<'a>) {
+    let mut expose = |experience: &'a Experience, variant: &'a str, stored: bool| {
+        decision.exposures.push((&experience.id, variant));
+        if !stored {
             decision.assigned.push((&experience.id, variant));
         }
+    };
+    for (experience, verdict) in &selection.held_back {
+        match verdict {
+            Verdict::HeldOut { stored } => expose(experience, HELD_OUT, *stored),
+            Verdict::NoPermit => decision.withheld.push(&experience.id),
+            _ => {}
+        }
+    }
+    let Some(chosen) = selection.chosen else { return };
+    let experience = chosen.experience;
+    if experience.is_experiment() {
+        expose(experience, experience.label(chosen.variant), chosen.stored);
+    }
+    if experience.cap.is_some() {
+        decision.served.push(&experience.id);
     }
 }

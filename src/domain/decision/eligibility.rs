@@ -2,12 +2,15 @@
 
 use smallvec::SmallVec;
 
-use super::{Request, Terms, bucketing};
+use super::{Request, Terms, bandit, bucketing};
 use crate::domain::consent::Choice;
+use crate::domain::experiment::Posteriors;
 use crate::domain::ids::Timestamp;
 use crate::domain::profile::{CapWindow, ProfilePart};
 use crate::domain::ruleset::fields::Facts;
-use crate::domain::ruleset::{CapPeriod, ConditionId, Experience, FrequencyCap, Placement, Ruleset};
+use crate::domain::ruleset::{
+    CapPeriod, ConditionId, Experience, FrequencyCap, HELD_OUT, Placement, Ruleset,
+};
 
 /// How far the profile may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +29,18 @@ pub(super) enum Verdict {
     },
     NotMatched,
     Capped,
+    /// Not yet, or not any more.
+    OffSchedule,
+    /// Of its group the shopper sees another one.
+    OtherOfGroup,
+    /// Not in the share of shoppers that can take part.
+    OutsideTraffic,
+    /// Kept from it, to compare with; it takes part in the experiment as such.
+    HeldOut {
+        stored: bool,
+    },
+    /// Kept from all experiences, to compare with.
+    GloballyHeldOut,
     /// An experiment on a shopper without any id.
     NoSubject,
     NoPermit,
@@ -33,11 +48,12 @@ pub(super) enum Verdict {
     ProfileUnusable,
 }
 
-/// The first experience that may be served, and the first that was held back before it.
-#[derive(Debug, Clone, Copy)]
+/// The first experience that may be served, and those that were held back before it.
+#[derive(Debug, Clone)]
 pub(super) struct Selection<'a> {
     pub(super) chosen: Option<Chosen<'a>>,
-    pub(super) held_back: Option<Verdict>,
+    /// Those that would have been served otherwise, with what kept them from it.
+    pub(super) held_back: SmallVec<[(&'a Experience, Verdict); 1]>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -55,9 +71,12 @@ pub(super) struct Eligibility<'a, 'f> {
     pub(super) facts: Facts<'f>,
     pub(super) part: Option<&'f ProfilePart>,
     pub(super) access: Access,
-    pub(super) request: &'f Request<'f>,
+    pub(super) request: &'f Request<'a>,
     pub(super) now: Timestamp,
     pub(super) terms: Terms,
+    posteriors: &'a Posteriors,
+    /// Whether the shopper is kept from all experiences but the exempt ones.
+    in_global_holdout: bool,
     /// By condition: 0 where it was not asked for yet, 1 false, 2 true.
     values: SmallVec<[u8; 512]>,
     pub(super) errors: u32,
@@ -69,10 +88,15 @@ impl<'a, 'f> Eligibility<'a, 'f> {
         facts: Facts<'f>,
         part: Option<&'f ProfilePart>,
         access: Access,
-        request: &'f Request<'f>,
+        request: &'f Request<'a>,
         now: Timestamp,
         terms: Terms,
+        posteriors: &'a Posteriors,
     ) -> Self {
+        let share = ruleset.holdout();
+        let in_global_holdout = share > 0.0
+            && subject_of(request)
+                .is_some_and(|subject| bucketing::is_among(share, "#global", subject, HELD_OUT));
         let values = SmallVec::from_elem(0, ruleset.conditions().len());
         Eligibility {
             ruleset,
@@ -82,6 +106,8 @@ impl<'a, 'f> Eligibility<'a, 'f> {
             request,
             now,
             terms,
+            posteriors,
+            in_global_holdout,
             values,
             errors: 0,
         }
@@ -123,15 +149,12 @@ impl<'a, 'f> Eligibility<'a, 'f> {
     }
 
     /// The shopper's pseudonym for bucketing.
-    pub(super) fn subject(&self) -> Option<&'f str> {
-        self.request
-            .anonymous
-            .or(self.request.user)
-            .map(|subject| subject.as_str())
+    pub(super) fn subject(&self) -> Option<&'a str> {
+        subject_of(self.request)
     }
 
     pub(super) fn select(&mut self, placement: &'a Placement) -> Selection<'a> {
-        let mut held_back = None;
+        let mut held_back = SmallVec::new();
         for slot in &placement.experiences {
             // Most experiences end here, without a look at the experience itself.
             if let Some(when) = slot.when
@@ -154,8 +177,12 @@ impl<'a, 'f> Eligibility<'a, 'f> {
                         held_back,
                     };
                 }
-                Verdict::NotMatched | Verdict::NoSubject => {}
-                verdict => held_back = held_back.or(Some(verdict)),
+                Verdict::NotMatched
+                | Verdict::OffSchedule
+                | Verdict::OtherOfGroup
+                | Verdict::OutsideTraffic
+                | Verdict::NoSubject => {}
+                verdict => held_back.push((experience, verdict)),
             }
         }
         Selection {
@@ -165,6 +192,9 @@ impl<'a, 'f> Eligibility<'a, 'f> {
     }
 
     pub(super) fn judge(&mut self, experience: &Experience) -> Verdict {
+        if !experience.schedule.holds_at(self.now) {
+            return Verdict::OffSchedule;
+        }
         if let Some(when) = experience.when {
             if self.is_unanswerable(when) {
                 return Verdict::ProfileUnusable;
@@ -173,32 +203,54 @@ impl<'a, 'f> Eligibility<'a, 'f> {
                 return Verdict::NotMatched;
             }
         }
-        let needs_profile = experience.cap.is_some() || experience.is_experiment();
+        let needs_profile = experience.cap.is_some() || experience.needs_subject();
         if needs_profile && self.access != Access::Usable {
             return Verdict::ProfileUnusable;
         }
         if experience.cap.is_some_and(|cap| self.is_reached(experience, cap)) {
             return Verdict::Capped;
         }
-        if !experience.is_experiment() {
-            return Verdict::Eligible {
+        if self.in_global_holdout && !experience.holdout_exempt {
+            return Verdict::GloballyHeldOut;
+        }
+        match self.subject() {
+            _ if !experience.needs_subject() => Verdict::Eligible {
                 variant: 0,
                 stored: false,
-            };
+            },
+            None => Verdict::NoSubject,
+            Some(subject) => self.assign(experience, subject),
         }
-        let Some(subject) = self.subject() else {
-            return Verdict::NoSubject;
-        };
-        if !self.terms.record_permit {
+    }
+
+    /// Whether the shopper takes part, and with which variant: the one remembered, else by hash.
+    fn assign(&self, experience: &Experience, subject: &str) -> Verdict {
+        if experience.is_experiment() && !self.terms.record_permit {
             return Verdict::NoPermit;
         }
-        if let Some(variant) = self.stored_variant(experience) {
-            return Verdict::Eligible {
-                variant,
-                stored: true,
-            };
+        if let Some(verdict) = self.stored(experience) {
+            return verdict;
         }
-        match bucketing::choose(&experience.id, subject, &experience.variants) {
+        if experience
+            .group
+            .is_some_and(|group| !self.is_of_group(group, experience, subject))
+        {
+            return Verdict::OtherOfGroup;
+        }
+        let among = |share, purpose| bucketing::is_among(share, &experience.id, subject, purpose);
+        if !among(experience.traffic, "#traffic") {
+            return Verdict::OutsideTraffic;
+        }
+        if experience.holdout > 0.0 && among(experience.holdout, HELD_OUT) {
+            return Verdict::HeldOut { stored: false };
+        }
+        let variants = &experience.variants;
+        let variant = match experience.bandit {
+            _ if variants.len() == 1 => Some(0),
+            Some(bandit) => bandit::choose(bandit, &experience.id, subject, variants, self.posteriors),
+            None => bucketing::choose(&experience.id, subject, variants),
+        };
+        match variant {
             Some(variant) => Verdict::Eligible {
                 variant,
                 stored: false,
@@ -207,13 +259,45 @@ impl<'a, 'f> Eligibility<'a, 'f> {
         }
     }
 
-    /// The variant that the profile remembers, where it still exists.
-    fn stored_variant(&self, experience: &Experience) -> Option<usize> {
-        let stored = self.part?.assignment(&experience.id)?;
-        experience
-            .variants
-            .iter()
-            .position(|variant| variant.id.as_deref() == Some(stored))
+    /// What the profile remembers of an experiment, where its variant still exists.
+    fn stored(&self, experience: &Experience) -> Option<Verdict> {
+        let assigned = self.part?.assignment(&experience.id)?;
+        if !experience.is_experiment() {
+            return None;
+        }
+        if assigned == HELD_OUT {
+            let is_open = experience.holdout > 0.0;
+            return is_open.then_some(Verdict::HeldOut { stored: true });
+        }
+        let count = experience.variants.len();
+        let variant = (0..count).find(|variant| experience.label(*variant) == assigned)?;
+        Some(Verdict::Eligible {
+            variant,
+            stored: true,
+        })
+    }
+
+    /// Whether `experience` is the one of its group that the shopper may see: the first that the profile remembers, else by
+    /// hash. It does not depend on conditions, so that one member's audience cannot change another's.
+    fn is_of_group(&self, group: u32, experience: &Experience, subject: &str) -> bool {
+        let Some(group) = self.ruleset.groups().get(group as usize) else {
+            return true;
+        };
+        let members = || {
+            let experiences = group
+                .members
+                .iter()
+                .filter_map(|member| Some((*member, self.ruleset.experiences().get(*member as usize)?)));
+            experiences.map(|(index, member)| (index, &*member.id))
+        };
+        let remembered =
+            members().find(|(_, id)| self.part.is_some_and(|part| part.assignment(id).is_some()));
+        let allowed = match remembered {
+            Some((index, _)) => Some(index),
+            None => bucketing::member(&group.name, subject, members()),
+        };
+        let allowed = allowed.and_then(|index| self.ruleset.experiences().get(index as usize));
+        allowed.is_some_and(|allowed| allowed.id == experience.id)
     }
 
     /// How often the experience was served in the cap's period; `None` where nobody can count.
@@ -242,4 +326,9 @@ impl<'a, 'f> Eligibility<'a, 'f> {
         self.served(experience, cap)
             .is_none_or(|served| served >= cap.count)
     }
+}
+
+/// The shopper's pseudonym for bucketing.
+fn subject_of<'r>(request: &Request<'r>) -> Option<&'r str> {
+    request.anonymous.or(request.user).map(|subject| subject.as_str())
 }

@@ -14,10 +14,13 @@
 //! It does not read, write, record or measure: the caller gets all it needs for that in [`Decision`].
 
 mod answer;
+mod bandit;
 mod bucketing;
 mod consulted;
 mod decide;
 mod eligibility;
+#[cfg(test)]
+mod experiment_tests;
 mod explain;
 mod facts;
 mod reason;
@@ -52,6 +55,8 @@ pub struct Request<'a> {
     pub country: Option<&'a str>,
     pub locale: Option<&'a str>,
     pub device: Option<&'a str>,
+    /// What a ranking may show: placement, and the candidates that the shop offers right now.
+    pub candidates: &'a [(&'a str, &'a [&'a str])],
     /// The latest word; goes before what the profile remembers.
     pub consent: ConsentStatement,
 }
@@ -84,16 +89,16 @@ pub struct Decision<'a> {
     pub placements: SmallVec<[PlacementDecision<'a>; 4]>,
     /// The segments that the shopper is in, as declared.
     pub segments: SmallVec<[&'a str; 8]>,
-    /// Experiments served for the first time, with the variant: to be recorded as `Assigned`.
+    /// Experiments taken part in, with the variant or [`crate::domain::ruleset::HELD_OUT`].
+    pub exposures: SmallVec<[(&'a str, &'a str); 2]>,
+    /// Those taken part in for the first time: to be recorded as `Assigned`.
     pub assigned: SmallVec<[(&'a str, &'a str); 2]>,
     /// Experiences with a frequency cap that were served: to be recorded as `Served`.
     pub served: SmallVec<[&'a str; 2]>,
     /// Whether the profile was there and allowed to be used.
     pub profile_used: bool,
-    /// Whether the answer depends on an experiment and so must be recorded.
-    pub experiment_served: bool,
-    /// Whether an experiment would have taken part but had no record permit: say so in `degraded`.
-    pub experiment_withheld: bool,
+    /// Experiments that would have taken part but had no record permit: say so in `degraded`.
+    pub withheld: SmallVec<[&'a str; 1]>,
     /// Conditions that failed and were taken for false; with `explain`, among all that could have been asked for.
     pub errors: u32,
     /// How the decision came about, as JSON text.

@@ -39,9 +39,13 @@ pub(super) struct Ranking<'a> {
     pub(super) limit: usize,
     pub(super) smoothing: f64,
     pub(super) arrangement: Option<&'a Arrangement>,
+    /// What the shop offers right now; `None` is all that is declared.
+    pub(super) offered: Option<&'a [&'a str]>,
 }
 
-/// Ranks the candidates that `admits` lets in.
+/// Ranks the candidates that `admits` lets in. What is not offered is never shown; what is offered and not declared is ranked
+/// like the others, without a condition. Where conditions and hidden ones leave nothing of an offer, the offer itself is
+/// shown as it came: a checkout without a way to pay is no checkout.
 pub(super) fn rank<'a>(
     ranking: &Ranking<'a>,
     candidates: &'a [Candidate],
@@ -62,21 +66,29 @@ pub(super) fn rank<'a>(
     };
     let mut entries: SmallVec<[Entry<'a>; 8]> = SmallVec::new();
     let (mut own_total, mut count_total) = (0.0, 0.0);
-    for candidate in candidates {
-        if hidden(&candidate.id) || !admits(candidate) {
-            continue;
-        }
-        let own = part
-            .map_or(0.0, |part| part.score(ranking.by, &candidate.id, now))
-            .max(0.0);
-        let count = f64::from(population.count(ranking.by, &candidate.id));
+    let mut enter = |id: &'a str| {
+        let own = part.map_or(0.0, |part| part.score(ranking.by, id, now)).max(0.0);
+        let count = f64::from(population.count(ranking.by, id));
         own_total += own;
         count_total += count;
-        entries.push(Entry {
-            id: &candidate.id,
-            own,
-            count,
-        });
+        entries.push(Entry { id, own, count });
+    };
+    for candidate in candidates {
+        let is_offered = ranking
+            .offered
+            .is_none_or(|offered| offered.contains(&&*candidate.id));
+        if is_offered && !hidden(&candidate.id) && admits(candidate) {
+            enter(&candidate.id);
+        }
+    }
+    for id in ranking.offered.unwrap_or_default() {
+        if !hidden(id) && !candidates.iter().any(|candidate| *candidate.id == **id) {
+            enter(id);
+        }
+    }
+    if let (Some(offered), true) = (ranking.offered, entries.is_empty()) {
+        let items = offered.iter().take(ranking.limit).map(|id| unscored(id));
+        return (items.collect(), Basis::Declared);
     }
     let size = entries.len() as f64;
     let mut items: Items<'a> = entries

@@ -214,7 +214,7 @@ fn profiles_that_cannot_be_used_leave_what_the_request_alone_says() {
         assert_eq!(show(&decision, "promo"), *promo, "{name}");
         assert_eq!(show(&decision, "pay"), *pay, "{name}");
         assert_eq!(decision.segments.is_empty(), *name != "new", "{name}");
-        assert!(!decision.experiment_served, "{name}");
+        assert!(decision.exposures.is_empty(), "{name}");
     }
 }
 
@@ -380,7 +380,7 @@ fn an_experiment_needs_a_subject_and_a_permit() {
     };
     let absent = ProfileState::Absent;
     let decision = decide(&rules, &population, absent, &anonymous, NOW, &TERMS);
-    assert!(decision.experiment_served && decision.assigned.len() == 1);
+    assert!(decision.exposures.len() == 1 && decision.assigned.len() == 1);
     assert!(show(&decision, "promo").ends_with("split"));
 
     // The anonymous id goes before the user's, so that a login keeps the variant.
@@ -400,7 +400,9 @@ fn an_experiment_needs_a_subject_and_a_permit() {
     };
     let withheld = decide(&rules, &population, absent, &anonymous, NOW, &unrecorded);
     assert_eq!(show(&withheld, "promo"), "\"none\" | - - | degraded");
-    assert!(withheld.experiment_withheld && !withheld.experiment_served && withheld.assigned.is_empty());
+    assert!(
+        withheld.withheld[..] == ["test"] && withheld.exposures.is_empty() && withheld.assigned.is_empty()
+    );
 }
 
 #[test]
@@ -430,6 +432,7 @@ fn a_stored_assignment_outlives_new_weights_but_not_its_variant() {
             vec![Delta::Assigned {
                 experiment: "test".into(),
                 variant: "a".into(),
+                is_guest: false,
             }],
         );
         let decision = decide(
@@ -815,7 +818,8 @@ fn any_delta() -> impl Strategy<Value = Delta> {
             .prop_map(|item| Delta::RecentItem { item: item.into() }),
         (name.clone(), name.clone()).prop_map(|(e, v)| Delta::Assigned {
             experiment: e.into(),
-            variant: v.into()
+            variant: v.into(),
+            is_guest: false,
         }),
         name.prop_map(|e| Delta::Served {
             experience: e.into(),
@@ -891,7 +895,7 @@ proptest! {
                 Filling::Ranking(items) | Filling::Recommendation(items) => prop_assert!(!items.is_empty()),
             }
         }
-        prop_assert!(!decision.experiment_served || (permit && with_id));
+        prop_assert!(decision.exposures.is_empty() || (permit && with_id));
         let mut json = Vec::new();
         decision.write_placements(&mut json);
         prop_assert!(serde_json::from_slice::<serde_json::Value>(&json).is_ok());

@@ -11,7 +11,7 @@ use crate::domain::ids::{SubjectId, Timestamp};
 
 /// The format written by this build. A build that changes a stored type takes the next number and keeps reading
 /// the former one, or the document counts as absent and is read from the warehouse's parts.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// Orders the documents of one subject. Another epoch means another warehouse life: not comparable in meaning,
 /// so a reader treats it as a miss.

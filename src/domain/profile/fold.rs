@@ -4,7 +4,7 @@ use super::bounded::BoundedMap;
 use super::caps::Cap;
 use super::decay::DecayedWeight;
 use super::mark::Mark;
-use super::{Affinity, Contribution, Delta, ProfilePart, RecentItem, State, Totals};
+use super::{Affinity, Assigned, Contribution, Delta, ProfilePart, RecentItem, State, Totals};
 use crate::domain::consent::{Choice, Consent, Stated};
 
 /// Items remembered as recently seen: enough for a carousel and for a session-based recommender's input.
@@ -152,10 +152,18 @@ impl State {
                     let cap = Cap::once(time, session.as_deref());
                     self.caps.join(experience, cap, MAX_CAPS, Cap::merge, Cap::latest);
                 }
-                Delta::Assigned { experiment, variant } => {
-                    let assigned = (mark, (&**variant).into());
+                Delta::Assigned {
+                    experiment,
+                    variant,
+                    is_guest,
+                } => {
+                    let assigned = Assigned {
+                        is_guest: *is_guest,
+                        mark,
+                        variant: (&**variant).into(),
+                    };
                     self.assignments
-                        .join(experiment, assigned, MAX_ASSIGNMENTS, keep_earliest, |a| a.0);
+                        .join(experiment, assigned, MAX_ASSIGNMENTS, keep_least, |a| a.mark);
                 }
                 Delta::Consent { .. } => {}
             }
@@ -185,7 +193,7 @@ impl State {
         self.cart.merge(&other.cart);
         self.caps.merge(&other.caps, MAX_CAPS, Cap::merge, Cap::latest);
         self.assignments
-            .merge(&other.assignments, MAX_ASSIGNMENTS, keep_earliest, |a| a.0);
+            .merge(&other.assignments, MAX_ASSIGNMENTS, keep_least, |a| a.mark);
     }
 
     fn note_recent(&mut self, seen: RecentItem) {
@@ -224,7 +232,7 @@ fn earliest<T: Ord>(a: Option<T>, b: Option<T>) -> Option<T> {
     }
 }
 
-fn keep_earliest<T: Ord + Clone>(have: &mut T, other: &T) {
+fn keep_least<T: Ord + Clone>(have: &mut T, other: &T) {
     if *other < *have {
         have.clone_from(other);
     }

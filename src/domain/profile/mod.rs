@@ -13,7 +13,7 @@
 //! | cart | operations after the greatest clear | union, bounded: exact (see `cart`) |
 //! | affinities | decayed weight | see `decay`; equal within 1e-9 |
 //! | caps | counts per day, session, lifetime | see `caps` |
-//! | assignments | earliest | the least `(time, event)` |
+//! | assignments | earliest | a user's own before a guest's, then the least `(time, event)` |
 //! | consent | last writer by time of receipt | denied wins ties; survives a reset |
 //! | generation | reset | the higher one only |
 //!
@@ -116,6 +116,8 @@ pub enum Delta {
     Assigned {
         experiment: Arc<str>,
         variant: Arc<str>,
+        /// Made while only a guest was known: what the user was assigned goes before it.
+        is_guest: bool,
     },
     /// Consent as stated at `received_at`; `import` can only reduce it.
     Consent {
@@ -155,7 +157,7 @@ struct State {
     recent: Vec<RecentItem>,
     cart: CartState,
     caps: BoundedMap<Cap>,
-    assignments: BoundedMap<(Mark, Box<str>)>,
+    assignments: BoundedMap<Assigned>,
 }
 
 /// What was bought in one currency.
@@ -166,6 +168,15 @@ struct Totals {
     revenue_minor: i64,
     refunds: i64,
     refunded_minor: i64,
+}
+
+/// The variant that one identity was first assigned. Ordered: what a user was assigned goes before what was assigned to a
+/// guest who became that user, then the earliest goes first.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Assigned {
+    is_guest: bool,
+    mark: Mark,
+    variant: Box<str>,
 }
 
 /// An item with the latest event that showed it. Sorted by mark, latest first.

@@ -131,7 +131,7 @@ impl ProfilePart {
         self.state
             .assignments
             .get(experiment)
-            .map(|(_, variant)| &**variant)
+            .map(|assigned| &*assigned.variant)
     }
 
     /// All assignments as `(experiment, variant)`, in alphabetical order.
@@ -139,7 +139,7 @@ impl ProfilePart {
         self.state
             .assignments
             .iter()
-            .map(|(experiment, (_, variant))| (experiment, &**variant))
+            .map(|(experiment, assigned)| (experiment, &*assigned.variant))
     }
 
     pub fn consent(&self) -> &Consent {

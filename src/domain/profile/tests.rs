@@ -59,8 +59,13 @@ fn any_delta(keys: usize) -> impl Strategy<Value = Delta> {
         Just(Delta::OrderSeen),
         (key("exp", 3), prop::option::of(key("session", 3)))
             .prop_map(|(experience, session)| Delta::Served { experience, session }),
-        (key("test", 3), key("variant", 3))
-            .prop_map(|(experiment, variant)| Delta::Assigned { experiment, variant }),
+        (key("test", 3), key("variant", 3), any::<bool>()).prop_map(|(experiment, variant, is_guest)| {
+            Delta::Assigned {
+                experiment,
+                variant,
+                is_guest,
+            }
+        }),
         (choice(), choice(), 0i64..9, any::<bool>()).prop_map(|(analytics, personalization, ms, import)| {
             Delta::Consent {
                 statement: ConsentStatement {
@@ -424,17 +429,30 @@ fn caps_count_per_day_session_and_lifetime() {
 
 #[test]
 fn the_earliest_assignment_stays() {
-    let assigned = |variant: &str| {
+    let assigned_to = |variant: &str, is_guest: bool| {
         vec![Delta::Assigned {
             experiment: "t".into(),
             variant: variant.into(),
+            is_guest,
         }]
     };
+    let assigned = |variant: &str| assigned_to(variant, false);
     let mut part = ProfilePart::default();
     part.fold(&at(2, "a", assigned("late")), 0);
     part.fold(&at(1, "b", assigned("early")), 0);
     part.fold(&at(3, "c", assigned("later")), 0);
     assert_eq!(part.assignment("t"), Some("early"));
+    // A guest's, however early, comes after the user's own.
+    let mut guest = ProfilePart::default();
+    guest.fold(&at(0, "g", assigned_to("guest's", true)), 0);
+    assert_eq!(guest.assignment("t"), Some("guest's"));
+    let [mut one, mut other] = [part.clone(), guest.clone()];
+    one.join(&guest);
+    other.join(&part);
+    assert_eq!(
+        (one.assignment("t"), other.assignment("t")),
+        (Some("early"), Some("early"))
+    );
 }
 
 #[test]

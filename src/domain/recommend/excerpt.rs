@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::population::Population;
+use crate::domain::experiment::Posteriors;
 use crate::domain::profile::Affinity;
 
 /// See the module. As JSON it is part of a decision record.
@@ -18,6 +19,9 @@ pub struct Excerpt {
     pub payment_methods: BTreeMap<Arc<str>, u32>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub shipping_methods: BTreeMap<Arc<str>, u32>,
+    /// What was believed of the bandits' variants.
+    #[serde(default, skip_serializing_if = "Posteriors::is_empty")]
+    pub posteriors: Posteriors,
     /// The most bought first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<ExcerptItem>,
@@ -52,6 +56,11 @@ impl<'a> Excerpting<'a> {
             items: BTreeSet::new(),
             related: BTreeSet::new(),
         }
+    }
+
+    /// What is believed of the variants of `experiments`.
+    pub(in crate::domain) fn believed(&mut self, experiments: impl Iterator<Item = Arc<str>>) {
+        self.excerpt.posteriors = self.population.posteriors().only(experiments);
     }
 
     /// The count of `key`.

@@ -7,6 +7,7 @@ use foldhash::fast::FixedState;
 
 use super::excerpt::Excerpt;
 use super::{MAX_BASKET, MAX_ITEMS, MAX_METHODS, MAX_NEIGHBOURS, MIN_TOGETHER, PurchasedOrder, Purchases};
+use crate::domain::experiment::Posteriors;
 use crate::domain::profile::Affinity;
 
 type Map<V> = HashMap<Arc<str>, V, FixedState>;
@@ -20,6 +21,7 @@ pub struct Population {
     neighbours: Vec<(u32, f32)>,
     payment_methods: Shares,
     shipping_methods: Shares,
+    posteriors: Posteriors,
 }
 
 #[derive(Debug, Clone)]
@@ -76,6 +78,7 @@ impl Population {
         };
         population.payment_methods = shares(&excerpt.payment_methods);
         population.shipping_methods = shares(&excerpt.shipping_methods);
+        population.posteriors = excerpt.posteriors.clone();
         for (at, item) in (0u32..).zip(&excerpt.items) {
             let from = population.neighbours.len() as u32;
             population.neighbours.extend_from_slice(&item.with);
@@ -87,6 +90,17 @@ impl Population {
             });
         }
         population
+    }
+
+    /// The same, with what is believed of the bandits' variants.
+    #[must_use]
+    pub fn with_posteriors(self, posteriors: Posteriors) -> Population {
+        Population { posteriors, ..self }
+    }
+
+    /// What is believed of the bandits' variants.
+    pub fn posteriors(&self) -> &Posteriors {
+        &self.posteriors
     }
 
     /// Whether nothing was bought yet.

@@ -22,8 +22,9 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use model::{
-    Arrangement, Candidate, CapPeriod, Condition, ConditionId, Experience, FrequencyCap, Payload, Placement,
-    PlacementKind, Reads, Segment, Slot, Variant, VariantEffect,
+    Arrangement, Bandit, Candidate, CapPeriod, Condition, ConditionId, Experience, FrequencyCap, Goal, Group,
+    HELD_OUT, Payload, Placement, PlacementKind, Reads, SERVED, Schedule, Segment, Slot, Variant,
+    VariantEffect,
 };
 
 /// The longest source text. A thousand experiences take about 300 KiB.
@@ -45,6 +46,8 @@ pub struct Ruleset {
     segments: Vec<Segment>,
     experiences: Vec<Experience>,
     conditions: Vec<Condition>,
+    groups: Vec<Group>,
+    holdout: f64,
     has_experiments: bool,
     segment_reads: Reads,
     reads: Reads,
@@ -93,6 +96,16 @@ impl Ruleset {
     /// As declared.
     pub fn experiences(&self) -> &[Experience] {
         &self.experiences
+    }
+
+    /// Groups of experiences of which a shopper sees one at the most.
+    pub fn groups(&self) -> &[Group] {
+        &self.groups
+    }
+
+    /// The share of shoppers who are kept from all experiences but the exempt ones, 0 to 1.
+    pub fn holdout(&self) -> f64 {
+        self.holdout
     }
 
     /// The distinct conditions; a [`ConditionId`] is an index.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::predicate::Predicate;
+use crate::domain::ids::Timestamp;
 use crate::domain::profile::Affinity;
 
 /// A JSON value as compact text, written into answers as it is.
@@ -102,15 +103,85 @@ pub struct Experience {
     pub when: Option<ConditionId>,
     pub priority: i64,
     pub cap: Option<FrequencyCap>,
+    pub schedule: Schedule,
+    /// Index of the group of which a shopper sees one experience at the most.
+    pub group: Option<u32>,
+    /// The share of shoppers who can take part at all, 0 to 1.
+    pub traffic: f64,
+    /// The share of shoppers who are kept from it, to compare with; 0 to 1.
+    pub holdout: f64,
+    /// Whether it is also served to those whom [`super::Ruleset::holdout`] keeps from experiences.
+    pub holdout_exempt: bool,
     /// One, or two and more in an experiment.
     pub variants: Vec<Variant>,
+    /// Where its variants are not split by weight but by what they have achieved.
+    pub bandit: Option<Bandit>,
+    /// What its results count.
+    pub goal: Goal,
 }
 
 impl Experience {
-    /// Two or more variants are split at random, and so must be recorded.
+    /// Whether shoppers are assigned at random, which must be recorded.
     pub fn is_experiment(&self) -> bool {
-        self.variants.len() > 1
+        self.variants.len() > 1 || self.holdout > 0.0
     }
+
+    /// Whether a shopper's identity decides on taking part.
+    pub fn needs_subject(&self) -> bool {
+        self.is_experiment() || self.traffic < 1.0 || self.group.is_some()
+    }
+
+    /// The name of a variant in assignments and results.
+    pub fn label(&self, variant: usize) -> &str {
+        let variant = self.variants.get(variant);
+        variant
+            .and_then(|variant| variant.id.as_deref())
+            .unwrap_or(SERVED)
+    }
+}
+
+/// The only variant of an experience that does not name it, in assignments and results. Names have no `#`.
+pub const SERVED: &str = "#served";
+/// Kept from an experience to compare with, in assignments and results.
+pub const HELD_OUT: &str = "#holdout";
+
+/// When an experience is in force: from one instant, inclusive, until another, exclusive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Schedule {
+    pub from: Option<Timestamp>,
+    pub until: Option<Timestamp>,
+}
+
+impl Schedule {
+    pub fn holds_at(&self, now: Timestamp) -> bool {
+        self.from.is_none_or(|from| from <= now) && self.until.is_none_or(|until| now < until)
+    }
+}
+
+/// Thompson sampling instead of fixed weights.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Bandit {
+    /// The share of shoppers who are assigned at random all the same, evenly.
+    pub explore: f64,
+    /// After how many days an outcome counts half.
+    pub half_life_days: f64,
+}
+
+/// What counts as success of an experiment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Goal {
+    /// The name of an event.
+    pub event: Arc<str>,
+    /// How long after the first exposure it still counts.
+    pub window_ms: i64,
+}
+
+/// Experiences of which a shopper sees one at the most.
+#[derive(Debug, Clone)]
+pub struct Group {
+    pub name: Arc<str>,
+    /// Indices of its experiences, as declared.
+    pub members: Vec<u32>,
 }
 
 /// How often one shopper may be served an experience.

@@ -125,6 +125,7 @@ impl Effect {
         deltas.extend(record.assigned.into_iter().map(|made| Delta::Assigned {
             experiment: made.experiment,
             variant: made.variant,
+            is_guest: event.user.is_none(),
         }));
         deltas.extend(record.capped.into_iter().map(|experience| Delta::Served {
             experience,
@@ -135,6 +136,7 @@ impl Effect {
             decided_at: record.decided_at,
             ruleset_version: record.ruleset_version,
             placements: record.placements,
+            exposures: record.exposures,
             facts: String::from(Box::<str>::from(record.facts)),
         });
     }

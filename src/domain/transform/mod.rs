@@ -142,6 +142,8 @@ pub struct DecisionServed {
     pub ruleset_version: u64,
     /// One per placement: placement, experience, variant, reason.
     pub placements: Vec<PlacementServed>,
+    /// The experiments that the answer took part in.
+    pub exposures: Vec<AssignmentMade>,
     /// The recorded facts as JSON text: the request, the profile bytes as read, its version.
     pub facts: String,
 }

@@ -20,6 +20,9 @@ pub struct DecisionRecord {
     /// First assignments made by this answer; only these and `capped` touch the profile.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub assigned: Vec<AssignmentMade>,
+    /// The experiments that this answer took part in, with the variant.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exposures: Vec<AssignmentMade>,
     /// The experiences with a frequency cap that this answer served.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub capped: Vec<Arc<str>>,
@@ -28,7 +31,7 @@ pub struct DecisionRecord {
     pub facts: Box<serde_json::value::RawValue>,
 }
 
-/// A shopper's first assignment to a variant.
+/// A shopper in a variant of an experiment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AssignmentMade {
     pub experiment: Arc<str>,

@@ -298,6 +298,10 @@ fn a_decision_record_makes_the_round_trip() {
             experiment: "nudge".into(),
             variant: "b".into(),
         }],
+        exposures: vec![AssignmentMade {
+            experiment: "nudge".into(),
+            variant: "b".into(),
+        }],
         capped: vec!["nudge".into()],
         facts: serde_json::value::to_raw_value(&json!({"request": {"cart": []}})).unwrap(),
     };
@@ -322,6 +326,7 @@ fn a_decision_record_makes_the_round_trip() {
         (served.placements, served.ruleset_version),
         (record.placements.clone(), 4)
     );
+    assert_eq!(served.exposures, record.exposures);
     assert_eq!(served.facts, r#"{"request":{"cart":[]}}"#);
 
     let quiet = DecisionRecord {

@@ -95,6 +95,7 @@ impl Case<'_, '_> {
         &'c self,
         cart: Option<&'c Cart<'c>>,
         placements: Option<&'c [&'c str]>,
+        candidates: &'c [(&'c str, &'c [&'c str])],
     ) -> decision::Request<'c> {
         decision::Request {
             user: self.shopper.user.as_ref(),
@@ -106,6 +107,7 @@ impl Case<'_, '_> {
             country: self.ask.country.as_deref(),
             locale: self.ask.locale.as_deref(),
             device: self.ask.device.as_deref(),
+            candidates,
             consent: self.ask.consent,
         }
     }
@@ -170,11 +172,14 @@ impl Case<'_, '_> {
             variant: placement.variant.map(Arc::from),
             reason: placement.reason.as_str().into(),
         });
-        let assigned = decision.assigned.iter();
-        let assigned = assigned.map(|(experiment, variant)| AssignmentMade {
-            experiment: (*experiment).into(),
-            variant: (*variant).into(),
-        });
+        let made = |list: &[(&str, &str)]| {
+            let list = list.iter();
+            list.map(|(experiment, variant)| AssignmentMade {
+                experiment: (*experiment).into(),
+                variant: (*variant).into(),
+            })
+            .collect()
+        };
         Served {
             shop: self.shop.clone(),
             subject: DecisionSubject::default(),
@@ -183,7 +188,8 @@ impl Case<'_, '_> {
             decided_at: self.now,
             ruleset_version: ruleset.version(),
             placements: placements.collect(),
-            assigned: assigned.collect(),
+            assigned: made(&decision.assigned),
+            exposures: made(&decision.exposures),
             capped: decision
                 .served
                 .iter()
@@ -216,6 +222,8 @@ fn request_facts(request: &decision::Request<'_>, named: bool) -> String {
         country: Option<&'a str>,
         locale: Option<&'a str>,
         device: Option<&'a str>,
+        #[serde(skip_serializing_if = "<[_]>::is_empty")]
+        candidates: &'a [(&'a str, &'a [&'a str])],
         consent: ConsentStatement,
     }
     fn line<'a>(line: &CartLine<'a>) -> Line<'a> {
@@ -235,6 +243,7 @@ fn request_facts(request: &decision::Request<'_>, named: bool) -> String {
         country: request.country,
         locale: request.locale,
         device: request.device,
+        candidates: request.candidates,
         consent: request.consent,
     };
     // A struct of strings and numbers always serialises.

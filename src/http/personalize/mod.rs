@@ -89,6 +89,7 @@ pub(super) struct Personalize {
         ("country" = Option<String>, Query, description = "ISO 3166-1 alpha-2", example = "GB"),
         ("locale" = Option<String>, Query, description = "BCP 47", example = "en-GB"),
         ("device" = Option<String>, Query, description = "Such as `mobile`"),
+        ("candidates.{placement}" = Option<String>, Query, description = "What a ranking may show, such as the ways to pay that the shop offers right now: names, separated by commas", example = "card,paypal"),
         ("consent" = Option<String>, Query, description = "`purpose:choice,…`; what cannot be read is denied", example = "analytics:granted,personalization:denied"),
         ("deadline_ms" = Option<u64>, Query, description = "1 to 60000; may shorten the configured budget, never lengthen it"),
         ("explain" = Option<bool>, Query, description = "How the decision came about; server key only"),
@@ -314,7 +315,9 @@ impl Personalize {
         let names = case.ask.placements.as_ref();
         let names: Option<SmallVec<[&str; 4]>> =
             names.map(|names| names.iter().map(|name| &**name).collect());
-        let request = case.request(cart.as_ref(), names.as_deref());
+        let lists = case.ask.candidates.lists();
+        let offered: Vec<(&str, &[&str])> = lists.iter().map(|(name, list)| (*name, &**list)).collect();
+        let request = case.request(cart.as_ref(), names.as_deref(), &offered);
         let terms = Terms {
             consent_default: self.settings.consent_default,
             record_permit,
@@ -325,7 +328,7 @@ impl Personalize {
         let mut degraded = case.degraded();
         degraded.note(
             Degraded::DECISIONS,
-            decision.experiment_withheld || (recorded && !record_permit),
+            !decision.withheld.is_empty() || (recorded && !record_permit),
         );
         let body = case.frame(id, degraded).write(&decision);
         self.count(&decision, degraded);
@@ -357,8 +360,7 @@ impl Personalize {
 
     /// Always what depends on an experiment or touches the profile; of the rest, a share by the id's random bits.
     fn is_recorded(&self, decision: &Decision<'_>, id: Uuid) -> bool {
-        let needed =
-            decision.experiment_served || !decision.assigned.is_empty() || !decision.served.is_empty();
+        let needed = !decision.exposures.is_empty() || !decision.served.is_empty();
         let drawn = (id.as_u128() & u128::from(u32::MAX)) as f64 / (f64::from(u32::MAX) + 1.0);
         needed || drawn < self.settings.record_share
     }

@@ -68,6 +68,15 @@ impl Reader {
             "when",
             "priority",
             "cap",
+            "from",
+            "until",
+            "time_zone",
+            "group",
+            "traffic",
+            "holdout",
+            "holdout_exempt",
+            "bandit",
+            "goal",
             "variants",
             "payload",
             "pin",
@@ -102,13 +111,29 @@ impl Reader {
         })?;
         let kind = &placements.get(placement)?.kind;
         let variants = self.variants(&table, kind)?;
+        let bandit = table
+            .get("bandit")
+            .and_then(|node| self.bandit(node, table.path("bandit"), kind, &variants));
+        let schedule = self.schedule(&table);
+        let traffic = self.percent(&table, "traffic", 100.0, 0.0, 100.0);
+        let holdout = self.percent(&table, "holdout", 0.0, 0.0, 90.0);
+        let holdout_exempt = self.flag(&table, "holdout_exempt");
+        let goal = self.goal(&table);
+        let group = self.group(&table, index);
         Some(Experience {
             id: id?,
             placement,
             when,
             priority,
             cap,
+            schedule,
+            group,
+            traffic,
+            holdout,
+            holdout_exempt,
             variants,
+            bandit,
+            goal,
         })
     }
 

@@ -5,14 +5,17 @@
 
 mod experience;
 mod placement;
+mod schedule;
 mod value;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use chrono_tz::Tz;
+
 use self::value::Table;
 use super::conditions::{Conditions, Scope};
-use super::model::{ConditionId, Experience, Placement, PlacementKind, Segment, Slot};
+use super::model::{ConditionId, Experience, Group, Placement, PlacementKind, Segment, Slot};
 use super::yaml::{self, Mark, Node, Value};
 use super::{MAX_BYTES, Problem, Ruleset, RulesetErrors};
 use crate::domain::money::minor_digits;
@@ -41,6 +44,8 @@ pub(super) fn parse(source: &str, version: u64) -> Result<Ruleset, RulesetErrors
     let mut reader = Reader {
         problems,
         conditions: Conditions::default(),
+        groups: Vec::new(),
+        time_zone: Tz::default(),
     };
     let ruleset = reader.ruleset(&root, version);
     match ruleset {
@@ -75,11 +80,22 @@ impl Problems {
 struct Reader {
     problems: Problems,
     conditions: Conditions,
+    groups: Vec<Group>,
+    /// In which schedules are written.
+    time_zone: Tz,
 }
 
 impl Reader {
     fn ruleset(&mut self, root: &Node, version: u64) -> Option<Ruleset> {
-        const FIELDS: &[&str] = &["version", "currency", "placements", "segments", "experiences"];
+        const FIELDS: &[&str] = &[
+            "version",
+            "currency",
+            "time_zone",
+            "holdout",
+            "placements",
+            "segments",
+            "experiences",
+        ];
         let table = self.table(root, String::new(), FIELDS)?;
         if let Some(node) = self.required(&table, "version")
             && !matches!(node.value, Value::Int(1))
@@ -90,6 +106,10 @@ impl Reader {
         let currency = self
             .required(&table, "currency")
             .and_then(|node| self.currency(node));
+        if let Some(node) = table.get("time_zone") {
+            self.time_zone = self.zone(node, "time_zone").unwrap_or_default();
+        }
+        let holdout = self.percent(&table, "holdout", 0.0, 0.0, 50.0);
         let segments = self.segments(&table);
         for segment in &segments {
             self.conditions.declare_segment(&segment.name);
@@ -117,6 +137,8 @@ impl Reader {
             placements,
             by_name,
             segments,
+            groups: std::mem::take(&mut self.groups),
+            holdout,
             has_experiments: experiences.iter().any(Experience::is_experiment),
             experiences,
             conditions: conditions.into_list(),

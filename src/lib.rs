@@ -7,6 +7,7 @@ pub mod config;
 pub mod deadline;
 pub mod domain;
 pub mod drain;
+pub mod experiments;
 pub mod hot;
 pub mod http;
 pub mod import;

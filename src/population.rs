@@ -1,7 +1,8 @@
 //! What a shop's customers do as a whole, refreshed in the background.
 //!
 //! Rankings smooth a shopper's own taste with it and recommendations are drawn from it. It is derived from the
-//! orders in the warehouse, so there is nothing to store or to migrate: a node builds its own.
+//! orders in the warehouse, so there is nothing to store or to migrate: a node builds its own. Bandits learn from what became of
+//! their exposures in the same way, so all nodes believe the same within a refresh or two, and a record says what this one did.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,9 +10,12 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock;
+use crate::domain::experiment::Posteriors;
 use crate::domain::ids::Shop;
 use crate::domain::recommend::Population;
-use crate::warehouse::{Warehouse, WarehouseError};
+use crate::rulesets::Rulesets;
+use crate::warehouse::{OutcomeQuery, Warehouse, WarehouseError};
 
 /// The newest order lines that the model is built from. Half a million take about a second to build and some
 /// tens of megabytes while building.
@@ -27,15 +31,17 @@ const IDLE_FACTOR: u32 = 50;
 #[derive(Debug)]
 pub struct Populations {
     warehouse: Arc<dyn Warehouse>,
+    rulesets: Arc<Rulesets>,
     shop: Shop,
     current: ArcSwap<Population>,
 }
 
 impl Populations {
     /// Starts with an empty model, from which nothing is recommended.
-    pub fn new(warehouse: Arc<dyn Warehouse>, shop: Shop) -> Self {
+    pub fn new(warehouse: Arc<dyn Warehouse>, rulesets: Arc<Rulesets>, shop: Shop) -> Self {
         Populations {
             warehouse,
+            rulesets,
             shop,
             current: ArcSwap::default(),
         }
@@ -51,13 +57,36 @@ impl Populations {
     /// # Errors
     /// When the warehouse does not answer; the latest model stays.
     pub async fn refresh(&self) -> Result<(), WarehouseError> {
+        let posteriors = self.posteriors().await?;
         let purchases = self.warehouse.purchases(&self.shop, MAX_LINES).await?;
-        let built = tokio::task::spawn_blocking(move || Population::build(&purchases)).await;
+        let build = move || Population::build(&purchases).with_posteriors(posteriors);
+        let built = tokio::task::spawn_blocking(build).await;
         match built {
             Ok(population) => self.current.store(Arc::new(population)),
             Err(error) => tracing::error!(error = %error, "the population model could not be built"),
         }
         Ok(())
+    }
+
+    /// What is believed of the variants of the bandits in force.
+    async fn posteriors(&self) -> Result<Posteriors, WarehouseError> {
+        let mut posteriors = Posteriors::default();
+        let Some(ruleset) = self.rulesets.current() else {
+            return Ok(posteriors);
+        };
+        let today = clock::now().day();
+        for experience in ruleset.experiences() {
+            let Some(bandit) = experience.bandit else { continue };
+            let query = OutcomeQuery {
+                shop: &self.shop,
+                experiment: &experience.id,
+                goal: &experience.goal,
+                currency: ruleset.currency(),
+            };
+            let outcomes = self.warehouse.outcomes(&query).await?;
+            posteriors.learn(&experience.id, &outcomes.variants, bandit.half_life_days, today);
+        }
+        Ok(posteriors)
     }
 
     /// Refreshes until `stop` is cancelled.

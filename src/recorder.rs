@@ -6,12 +6,15 @@
 //!   again; meanwhile the places run out, and permits with them.
 //! - On stop no more permits are given, and what was permitted is appended before [`RecorderWorker::run`] returns;
 //!   so the worker stops after the listeners and before the log.
+//! - A decision without a permit says which experiments could not take part. These losses are counted and follow with a later
+//!   record, so that an experiment's results show them.
 //! - A record that touches the profile (a first assignment, a capped serving) enters the overlay once it is durable,
 //!   so that the next decision on this node counts it.
 //!
 //! A crash loses the records of the last few milliseconds; their answers were never acknowledged to anybody.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -63,6 +66,8 @@ pub struct Served {
     pub assigned: Vec<AssignmentMade>,
     pub exposures: Vec<AssignmentMade>,
     pub capped: Vec<Arc<str>>,
+    /// Experiments that could not take part in other decisions, with how many.
+    pub withheld: Vec<(Arc<str>, u64)>,
     /// The request's facts as JSON text, without raw identifiers.
     pub request: String,
     /// The profile's bytes as they were decided with.
@@ -72,6 +77,26 @@ pub struct Served {
 }
 
 impl Served {
+    /// A record that tells of losses alone.
+    fn of_losses(shop: Shop, withheld: Vec<(Arc<str>, u64)>, now: Timestamp) -> Served {
+        Served {
+            shop,
+            subject: DecisionSubject::default(),
+            consent: ConsentStatement::default(),
+            decision_id: uuid::Uuid::now_v7(),
+            decided_at: now,
+            ruleset_version: 0,
+            placements: Vec::new(),
+            assigned: Vec::new(),
+            exposures: Vec::new(),
+            capped: Vec::new(),
+            withheld,
+            request: "null".to_owned(),
+            profile: None,
+            population: Excerpt::default(),
+        }
+    }
+
     fn into_event(self, now: Timestamp) -> (Event, bool) {
         #[derive(Serialize)]
         struct Facts<'a> {
@@ -94,6 +119,7 @@ impl Served {
             assigned: self.assigned,
             exposures: self.exposures,
             capped: self.capped,
+            withheld: self.withheld,
             facts: serde_json::value::to_raw_value(&facts).unwrap_or_else(|_| RawValue::NULL.to_owned()),
         };
         (
@@ -107,7 +133,32 @@ impl Served {
 #[derive(Debug)]
 pub struct Recorder {
     places: mpsc::Sender<Served>,
+    losses: Arc<Losses>,
     metrics: Metrics,
+}
+
+/// Experiments that could not take part, by shop, until a record tells of them.
+#[derive(Debug, Default)]
+struct Losses(Mutex<BTreeMap<(Shop, Arc<str>), u64>>);
+
+impl Losses {
+    fn add(&self, shop: &Shop, experiment: &str) {
+        let mut losses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *losses.entry((shop.clone(), experiment.into())).or_default() += 1;
+    }
+
+    /// One record per shop that lost any.
+    fn take(&self, now: Timestamp) -> Vec<Served> {
+        let losses = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut records: Vec<Served> = Vec::new();
+        for ((shop, experiment), count) in losses {
+            match records.last_mut() {
+                Some(record) if record.shop == shop => record.withheld.push((experiment, count)),
+                _ => records.push(Served::of_losses(shop, vec![(experiment, count)], now)),
+            }
+        }
+        records
+    }
 }
 
 /// A place for one record; given back when dropped.
@@ -131,6 +182,13 @@ impl Recorder {
     pub fn refuse(&self) {
         self.metrics.decision_record(Record::Refused);
     }
+
+    /// Counts experiments that could not take part in a decision, to be told by a later record.
+    pub fn withhold(&self, shop: &Shop, experiments: &[&str]) {
+        for experiment in experiments {
+            self.losses.add(shop, experiment);
+        }
+    }
 }
 
 impl Permit<'_> {
@@ -151,6 +209,7 @@ pub struct RecorderWorker {
     records: mpsc::Receiver<Served>,
     queue: Arc<dyn EventQueue>,
     overlay: Arc<Overlay>,
+    losses: Arc<Losses>,
     metrics: Metrics,
 }
 
@@ -161,13 +220,20 @@ pub fn recorder(
     metrics: Metrics,
 ) -> (Recorder, RecorderWorker) {
     let (places, records) = mpsc::channel(PLACES);
+    let losses = Arc::new(Losses::default());
     let worker = RecorderWorker {
         records,
         queue,
         overlay,
+        losses: Arc::clone(&losses),
         metrics: metrics.clone(),
     };
-    (Recorder { places, metrics }, worker)
+    let recorder = Recorder {
+        places,
+        losses,
+        metrics,
+    };
+    (recorder, worker)
 }
 
 impl RecorderWorker {
@@ -193,6 +259,7 @@ impl RecorderWorker {
                 }
             }
             let now = crate::clock::now();
+            batch.extend(self.losses.take(now));
             let (events, touching): (Vec<_>, Vec<_>) =
                 batch.drain(..).map(|served| served.into_event(now)).unzip();
             self.store(events, &touching, &stop).await;

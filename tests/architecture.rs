@@ -30,7 +30,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     // Use cases.
     ("profiles", &["domain", "hot", "warehouse", LEAF]),
     ("rulesets", &["domain", "warehouse", LEAF]),
-    ("population", &["domain", "warehouse", LEAF]),
+    ("population", &["domain", "warehouse", "rulesets", LEAF]),
+    ("experiments", &["domain", "warehouse", "rulesets", LEAF]),
     ("ingest", &["domain", "queue", "profiles", LEAF]),
     ("recorder", &["domain", "queue", "profiles", "ingest", LEAF]),
     (
@@ -46,6 +47,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "profiles",
             "rulesets",
             "population",
+            "experiments",
             "ingest",
             "recorder",
             "operations",

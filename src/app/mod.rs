@@ -114,7 +114,11 @@ impl App {
         ));
         let settlement = Settlement::new(&config, &identity, &warehouse, &rulesets)?;
         let unsettled = settlement.now(shared).await?;
-        let populations = Arc::new(Populations::new(Arc::clone(&warehouse), identity.shop.clone()));
+        let populations = Arc::new(Populations::new(
+            Arc::clone(&warehouse),
+            Arc::clone(&rulesets),
+            identity.shop.clone(),
+        ));
 
         let operator = bind("operator_listen", &config.operator_listen).await?;
         let public = match config.roles.api {

@@ -9,6 +9,7 @@ use super::backends::Identity;
 use crate::config::{Config, ConsentDefault, RecordPolicy};
 use crate::domain::consent::Choice;
 use crate::domain::event::EventLimits;
+use crate::experiments::Experiments;
 use crate::hot::HotStore;
 use crate::http::{self, Settings, State, StateParts};
 use crate::ingest::Ingest;
@@ -93,6 +94,7 @@ impl Parts<'_> {
             overlay,
             self.metrics.clone(),
         ));
+        let experiments = Experiments::new(Arc::clone(&self.warehouse), Arc::clone(&self.rulesets));
         let operations = Operations::new(self.queue, self.warehouse, Arc::clone(&self.rulesets), shop);
         let state = State::from(StateParts {
             settings: settings(self.config),
@@ -105,6 +107,7 @@ impl Parts<'_> {
             ingest,
             recorder,
             operations,
+            experiments,
             metrics: self.metrics,
             stopping: self.stopping,
         });

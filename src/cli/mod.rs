@@ -17,6 +17,7 @@ mod migrate;
 mod openapi;
 pub mod operator;
 mod progress;
+mod results;
 mod serve;
 
 use std::ffi::OsString;
@@ -49,6 +50,7 @@ enum Command {
     Check,
     /// Checks a ruleset and puts it in force.
     Apply(apply::Args),
+    Results(results::Args),
     /// Brings the warehouse's schema up to date.
     Migrate,
     /// Asks the server on this machine whether it is ready; for a container's health check.
@@ -110,6 +112,7 @@ fn dispatch(command: Command, matches: &ArgMatches) -> anyhow::Result<ExitCode> 
         Command::Import(args) => import::run(&args, loaded.config),
         Command::Check => block_on(check::run(loaded)),
         Command::Apply(args) => block_on(apply::run(args, loaded.config)),
+        Command::Results(args) => block_on(results::run(args, loaded.config)),
         Command::Migrate => block_on(migrate::run(loaded.config)),
         Command::Health => block_on(health::run(loaded.config)),
         Command::Keys(args) => keys::run(&args, loaded.config),

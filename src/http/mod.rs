@@ -6,6 +6,7 @@
 //!
 //! [`openapi::document`] is generated from these handlers; `openapi.yaml` is its committed copy.
 
+mod admin;
 mod answer;
 mod ask;
 mod candidates;
@@ -34,6 +35,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use self::admin::Admin;
 use self::error::{Code, Problem, panicked};
 use self::events::Events;
 use self::extract::BodyLimits;
@@ -43,6 +45,7 @@ use self::personalize::Personalize;
 use crate::domain::consent::Choice;
 use crate::domain::ids::PseudonymKey;
 use crate::domain::user_token::UserTokenKey;
+use crate::experiments::Experiments;
 use crate::ingest::Ingest;
 use crate::keys::KeyRing;
 use crate::operations::Operations;
@@ -95,6 +98,7 @@ pub struct StateParts {
     pub ingest: Arc<Ingest>,
     pub recorder: Recorder,
     pub operations: Operations,
+    pub experiments: Experiments,
     pub metrics: Metrics,
     /// Cancelled when this node begins to stop.
     pub stopping: CancellationToken,
@@ -110,6 +114,7 @@ struct Rooms {
     events: Arc<Events>,
     health: Arc<Health>,
     operator: Arc<Operator>,
+    admin: Arc<Admin>,
     allowed_origins: Vec<String>,
 }
 
@@ -133,6 +138,12 @@ impl From<StateParts> for State {
             keys: Arc::clone(&keys),
             ingest: Arc::clone(&ingest),
             bodies: Arc::clone(&bodies),
+            metrics: metrics.clone(),
+        };
+        let admin = Admin {
+            keys: Arc::clone(&keys),
+            shop: parts.operations.shop().clone(),
+            experiments: parts.experiments,
             metrics: metrics.clone(),
         };
         let operator = Operator {
@@ -166,6 +177,7 @@ impl From<StateParts> for State {
             events: Arc::new(events),
             health: Arc::new(health),
             operator: Arc::new(operator),
+            admin: Arc::new(admin),
             allowed_origins,
         }))
     }
@@ -195,6 +207,12 @@ impl FromRef<State> for Arc<Operator> {
     }
 }
 
+impl FromRef<State> for Arc<Admin> {
+    fn from_ref(state: &State) -> Self {
+        Arc::clone(&state.0.admin)
+    }
+}
+
 /// The public API.
 pub fn public_router(state: State) -> Router {
     let (router, _) = described_routes().split_for_parts();
@@ -217,6 +235,10 @@ pub fn operator_router(state: State) -> Router {
         .route("/operator/v1/events", post(operator::import))
         .route("/operator/v1/status", get(operator::status))
         .route("/operator/v1/ruleset", post(operator::apply))
+        .route(
+            "/operator/v1/experiments/{id}/results",
+            get(admin::operator_results),
+        )
         // A page open in an operator's browser must not reach what has no key.
         .route_layer(axum::middleware::from_fn(operator::refuse_browsers));
     Router::new()
@@ -236,6 +258,7 @@ fn described_routes() -> OpenApiRouter<State> {
     OpenApiRouter::with_openapi(openapi::base())
         .routes(routes!(personalize::get, personalize::post))
         .routes(routes!(events::post))
+        .routes(routes!(admin::results))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
 }

@@ -29,6 +29,7 @@ labels! {
         Health => "health",
         Openapi => "openapi",
         Metrics => "metrics",
+        Admin => "admin",
         OperatorEvents => "operator_events",
         OperatorStatus => "operator_status",
         OperatorRuleset => "operator_ruleset",

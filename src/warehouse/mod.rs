@@ -18,10 +18,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::config::masked;
+use crate::domain::experiment::Outcomes;
 use crate::domain::ids::{Shop, SubjectId, Timestamp};
 use crate::domain::profile::Version;
 use crate::domain::recommend::Purchases;
-use crate::domain::ruleset::Ruleset;
+use crate::domain::ruleset::{Goal, Ruleset};
 use crate::domain::transform::Effect;
 
 /// The view's place in the log: the next offset to read from one partition of one log.
@@ -114,6 +115,16 @@ pub struct StoredRuleset {
     pub created_at: Timestamp,
 }
 
+/// Which outcomes count.
+#[derive(Debug, Clone, Copy)]
+pub struct OutcomeQuery<'a> {
+    pub shop: &'a Shop,
+    pub experiment: &'a str,
+    pub goal: &'a Goal,
+    /// The currency that revenue counts in.
+    pub currency: &'a str,
+}
+
 /// The warehouse, as the lanes, the read path and the ruleset refresher see it.
 #[async_trait]
 pub trait Warehouse: Send + Sync + std::fmt::Debug {
@@ -142,6 +153,9 @@ pub trait Warehouse: Send + Sync + std::fmt::Debug {
     /// What was bought, newest orders first and at most `max_lines` lines: the recommender's and the ranking's
     /// population.
     async fn purchases(&self, shop: &Shop, max_lines: usize) -> Result<Purchases, WarehouseError>;
+
+    /// What an experiment's variants have achieved.
+    async fn outcomes(&self, query: &OutcomeQuery<'_>) -> Result<Outcomes, WarehouseError>;
 
     /// Remembers the pseudonym key's check value, or compares with the one remembered.
     ///

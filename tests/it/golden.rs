@@ -204,8 +204,8 @@ fn show(decision: &Decision<'_>) -> String {
         "assigned": decision.assigned.as_slice(),
         "served": decision.served.as_slice(),
         "profile_used": decision.profile_used,
-        "experiment_served": decision.experiment_served,
-        "experiment_withheld": decision.experiment_withheld,
+        "experiment_served": !decision.exposures.is_empty(),
+        "experiment_withheld": !decision.withheld.is_empty(),
         "errors": decision.errors,
         "explanation": decision.explanation.as_deref().map(|text| serde_json::from_str::<serde_json::Value>(text).unwrap()),
     });
@@ -258,6 +258,7 @@ fn outcome(case: &Case, ruleset: &Ruleset, population: &Population) -> String {
         currency: ask.currency.as_deref(),
         country: ask.country.as_deref(),
         locale: ask.locale.as_deref(),
+        candidates: &[],
         device: ask.device.as_deref(),
         consent: ask.consent,
     };

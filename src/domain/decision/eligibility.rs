@@ -83,6 +83,7 @@ pub(super) struct Eligibility<'a, 'f> {
 }
 
 impl<'a, 'f> Eligibility<'a, 'f> {
+    #[allow(clippy::too_many_arguments, reason = "everything that a verdict depends on")]
     pub(super) fn new(
         ruleset: &'a Ruleset,
         facts: Facts<'f>,

@@ -313,8 +313,11 @@ fn a_bandit_prefers_what_works_explores_and_can_be_made_again() {
     let outcome = |variant: &str, converted| DayOutcome {
         variant: variant.into(),
         day: NOW.day(),
+        exposures: 2_000,
         subjects: 2_000,
         converted,
+        revenue_minor: 0.0,
+        revenue_squares: 0.0,
     };
     let mut posteriors = Posteriors::default();
     posteriors.learn(
@@ -377,8 +380,11 @@ fn simulate(rules: &Ruleset, rates: &[(&str, f64)], seed: usize) -> u32 {
                 outcomes.push(DayOutcome {
                     variant: variant.into(),
                     day,
+                    exposures: 0,
                     subjects: 0,
                     converted: 0,
+                    revenue_minor: 0.0,
+                    revenue_squares: 0.0,
                 });
                 outcomes.len() - 1
             });
@@ -390,6 +396,7 @@ fn simulate(rules: &Ruleset, rates: &[(&str, f64)], seed: usize) -> u32 {
 }
 
 #[test]
+#[allow(clippy::disallowed_macros, reason = "the figure is for people")]
 fn a_bandit_earns_more_than_an_even_split() {
     let (bandit, even) = (
         ruleset("", BANDIT),

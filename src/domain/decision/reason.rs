@@ -7,9 +7,9 @@ pub enum Reason {
     TargetingMatch,
     /// A variant of an experiment applied.
     Split,
-    /// Reserved: a learning policy chose.
+    /// A variant that a bandit chose.
     Bandit,
-    /// Reserved: the shopper belongs to a control group.
+    /// The fallback, since the shopper is kept from what would apply, to compare with.
     Holdout,
     /// The fallback, since the experience that would have applied has reached its frequency cap.
     Capped,

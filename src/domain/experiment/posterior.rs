@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::DayOutcome;
+
 /// Of one variant.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Beta {
@@ -25,16 +27,6 @@ impl Beta {
     pub fn mean(self) -> f64 {
         self.alpha / (self.alpha + self.beta)
     }
-}
-
-/// Shoppers whose first exposure to a variant was on one day, and how many of them reached the goal.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DayOutcome {
-    pub variant: Arc<str>,
-    /// As in [`crate::domain::ids::Timestamp::day`].
-    pub day: i64,
-    pub subjects: u64,
-    pub converted: u64,
 }
 
 /// What is believed of all bandits' variants. As JSON it is part of a decision record.
@@ -91,8 +83,11 @@ mod tests {
         let outcome = |variant: &str, day, subjects, converted| DayOutcome {
             variant: variant.into(),
             day,
+            exposures: subjects,
             subjects,
             converted,
+            revenue_minor: 0.0,
+            revenue_squares: 0.0,
         };
         let mut posteriors = Posteriors::default();
         let outcomes = [

@@ -137,6 +137,7 @@ impl Effect {
             ruleset_version: record.ruleset_version,
             placements: record.placements,
             exposures: record.exposures,
+            withheld: record.withheld,
             facts: String::from(Box::<str>::from(record.facts)),
         });
     }

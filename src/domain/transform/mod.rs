@@ -144,6 +144,8 @@ pub struct DecisionServed {
     pub placements: Vec<PlacementServed>,
     /// The experiments that the answer took part in.
     pub exposures: Vec<AssignmentMade>,
+    /// Experiments that could not take part in other decisions, with how many.
+    pub withheld: Vec<(Arc<str>, u64)>,
     /// The recorded facts as JSON text: the request, the profile bytes as read, its version.
     pub facts: String,
 }

@@ -26,6 +26,9 @@ pub struct DecisionRecord {
     /// The experiences with a frequency cap that this answer served.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub capped: Vec<Arc<str>>,
+    /// Experiments that could not take part in decisions for want of a record permit, with how many.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub withheld: Vec<(Arc<str>, u64)>,
     /// Enough to recompute the decision: the request's facts, the profile bytes as read and its version. Without
     /// raw identifiers.
     pub facts: Box<serde_json::value::RawValue>,

@@ -303,6 +303,7 @@ fn a_decision_record_makes_the_round_trip() {
             variant: "b".into(),
         }],
         capped: vec!["nudge".into()],
+        withheld: vec![("nudge".into(), 3)],
         facts: serde_json::value::to_raw_value(&json!({"request": {"cart": []}})).unwrap(),
     };
     let subject = DecisionSubject {
@@ -326,7 +327,10 @@ fn a_decision_record_makes_the_round_trip() {
         (served.placements, served.ruleset_version),
         (record.placements.clone(), 4)
     );
-    assert_eq!(served.exposures, record.exposures);
+    assert_eq!(
+        (&served.exposures, &served.withheld),
+        (&record.exposures, &record.withheld)
+    );
     assert_eq!(served.facts, r#"{"request":{"cart":[]}}"#);
 
     let quiet = DecisionRecord {

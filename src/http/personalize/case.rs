@@ -195,6 +195,7 @@ impl Case<'_, '_> {
                 .iter()
                 .map(|experience| Arc::from(*experience))
                 .collect(),
+            withheld: Vec::new(),
             request: request_facts(request, !self.is_anonymous() && !self.read.incomplete),
             profile: None,
             population: decision::consulted(ruleset, population, self.profile(), request),

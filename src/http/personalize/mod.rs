@@ -324,6 +324,7 @@ impl Personalize {
             explain: case.ask.explain,
         };
         let decision = decision::decide(ruleset, population, case.profile(), &request, case.now, &terms);
+        self.recorder.withhold(case.shop, &decision.withheld);
         let recorded = case.shopper.has_id() && self.is_recorded(&decision, id);
         let mut degraded = case.degraded();
         degraded.note(

@@ -15,8 +15,8 @@ use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::error::{Failure, commit, natural};
 use super::{
-    BEGIN, PgWarehouse, WRITE, decisions, events, identity, orders, position, products, profiles, quarantine,
-    segments,
+    BEGIN, PgWarehouse, WRITE, decisions, events, experiments, identity, orders, position, products,
+    profiles, quarantine, segments,
 };
 use crate::domain::ids::{Shop, SubjectId};
 use crate::domain::transform::Effect;
@@ -96,7 +96,9 @@ async fn write(
     // Facts and dimensions.
     events::insert_dates(&mut tx, &days(&counted)).await?;
     events::insert(&mut tx, partition, &counted).await?;
-    decisions::insert(&mut tx, &decisions_served(&counted)).await?;
+    let decisions = decisions_served(&counted);
+    decisions::insert(&mut tx, &decisions).await?;
+    experiments::insert(&mut tx, &decisions).await?;
     orders::write(&mut tx, &orders).await?;
     identity::write(&mut tx, &people).await?;
     profiles::write_parts(&mut tx, &parts).await?;

@@ -14,8 +14,13 @@ pub(super) async fn insert(
     if decisions.is_empty() {
         return Ok(());
     }
+    // A record of losses alone is no decision.
+    let decisions: Vec<_> = decisions
+        .iter()
+        .filter(|(_, decision)| !decision.placements.is_empty())
+        .collect();
     let mut rows = Vec::with_capacity(decisions.len());
-    for (effect, decision) in decisions {
+    for (effect, decision) in &decisions {
         let version = integer(decision.ruleset_version)?;
         rows.extend(
             decision
@@ -52,9 +57,9 @@ pub(super) async fn insert(
          select k.shop, k.decision_id, k.facts::json
          from unnest($1::text[], $2::text[], $3::text[]) as k(shop, decision_id, facts)
          on conflict do nothing",
-        column(decisions, |(effect, _)| effect.event.shop.as_str()) as _,
-        column(decisions, |(_, decision)| &*decision.decision_id) as _,
-        column(decisions, |(_, decision)| &*decision.facts) as _
+        column(&decisions, |(effect, _)| effect.event.shop.as_str()) as _,
+        column(&decisions, |(_, decision)| &*decision.decision_id) as _,
+        column(&decisions, |(_, decision)| &*decision.facts) as _
     )
     .execute(conn)
     .await?;

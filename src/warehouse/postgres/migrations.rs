@@ -9,11 +9,18 @@ use sqlx::postgres::PgPool;
 use crate::warehouse::OpenError;
 
 /// Version, description, text. Append only.
-const MIGRATIONS: [(i64, &str, &str); 1] = [(
-    1,
-    "star schema",
-    include_str!("../../../migrations/postgres/0001_star_schema.sql"),
-)];
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (
+        1,
+        "star schema",
+        include_str!("../../../migrations/postgres/0001_star_schema.sql"),
+    ),
+    (
+        3,
+        "experiments",
+        include_str!("../../../migrations/postgres/0003_experiments.sql"),
+    ),
+];
 
 /// Where the driver keeps the applied versions.
 const APPLIED: &str = "_sqlx_migrations";

@@ -16,6 +16,7 @@ mod apply;
 mod decisions;
 mod error;
 mod events;
+mod experiments;
 mod identity;
 mod meta;
 mod migrations;
@@ -41,10 +42,11 @@ use tokio::sync::OnceCell;
 
 use self::error::Failure;
 use super::{
-    Applied, Batch, Changes, OpenError, StoredPosition, StoredRuleset, Warehouse, WarehouseConfig,
-    WarehouseError,
+    Applied, Batch, Changes, OpenError, OutcomeQuery, StoredPosition, StoredRuleset, Warehouse,
+    WarehouseConfig, WarehouseError,
 };
 use crate::config::masked;
+use crate::domain::experiment::Outcomes;
 use crate::domain::ids::{Shop, SubjectId, Timestamp};
 use crate::domain::profile::Version;
 use crate::domain::recommend::Purchases;
@@ -222,6 +224,11 @@ impl PgWarehouse {
         Ok(stored)
     }
 
+    async fn read_outcomes(&self, query: &OutcomeQuery<'_>) -> Result<Outcomes, Failure> {
+        let mut tx = self.readers.begin_with(BEGIN_LONG_READ).await?;
+        experiments::outcomes(&mut tx, query).await
+    }
+
     async fn remember_key(&self, own: &str) -> Result<String, Failure> {
         self.ready().await?;
         let mut conn = self.writer.acquire().await?;
@@ -297,6 +304,10 @@ impl Warehouse for PgWarehouse {
 
     async fn purchases(&self, shop: &Shop, max_lines: usize) -> Result<Purchases, WarehouseError> {
         within(LONG_READ, self.read_purchases(shop, max_lines)).await
+    }
+
+    async fn outcomes(&self, query: &OutcomeQuery<'_>) -> Result<Outcomes, WarehouseError> {
+        within(LONG_READ, self.read_outcomes(query)).await
     }
 
     async fn key_check_value(&self, own: &str) -> Result<String, WarehouseError> {

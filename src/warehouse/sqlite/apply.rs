@@ -2,7 +2,8 @@
 
 use super::error::{commit, natural};
 use super::{
-    SqliteWarehouse, decisions, events, identity, orders, position, products, profiles, quarantine, segments,
+    SqliteWarehouse, decisions, events, experiments, identity, orders, position, products, profiles,
+    quarantine, segments,
 };
 use crate::warehouse::batch::{
     days, decisions_served, next_versions, products_seen, sort_out, with_quarantined,
@@ -46,7 +47,9 @@ pub(super) async fn apply(warehouse: &SqliteWarehouse, batch: &Batch<'_>) -> Res
     // Facts and dimensions.
     events::insert_dates(&mut tx, &days(&counted)).await?;
     events::insert(&mut tx, partition, &counted).await?;
-    decisions::insert(&mut tx, &decisions_served(&counted)).await?;
+    let decisions = decisions_served(&counted);
+    decisions::insert(&mut tx, &decisions).await?;
+    experiments::insert(&mut tx, &decisions).await?;
     products::join(&mut tx, products_seen(&counted)).await?;
     orders::write(&mut tx, &orders).await?;
     identity::write(&mut tx, &people).await?;

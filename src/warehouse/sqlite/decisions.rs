@@ -53,8 +53,13 @@ pub(super) async fn insert(
             values.push(decision.decided_at.day());
         })
         .await?;
+    // A record of losses alone is no decision.
+    let decided = decisions
+        .iter()
+        .filter(|(_, decision)| !decision.placements.is_empty());
+    let decided: Vec<_> = decided.collect();
     INSERT_RECORD
-        .run(conn, decisions, |(effect, decision), values| {
+        .run(conn, &decided, |(effect, decision), values| {
             values
                 .push_shop(&effect.event.shop)
                 .push_shared(&decision.decision_id)

@@ -13,6 +13,7 @@ mod apply;
 mod decisions;
 mod error;
 mod events;
+mod experiments;
 mod identity;
 mod meta;
 mod migrations;
@@ -39,9 +40,10 @@ use sqlx::sqlite::{
 };
 
 use super::{
-    Applied, Batch, Changes, OpenError, StoredPosition, StoredRuleset, Warehouse, WarehouseConfig,
-    WarehouseError,
+    Applied, Batch, Changes, OpenError, OutcomeQuery, StoredPosition, StoredRuleset, Warehouse,
+    WarehouseConfig, WarehouseError,
 };
+use crate::domain::experiment::Outcomes;
 use crate::domain::ids::{Shop, SubjectId, Timestamp};
 use crate::domain::profile::Version;
 use crate::domain::recommend::Purchases;
@@ -192,6 +194,11 @@ impl Warehouse for SqliteWarehouse {
     async fn purchases(&self, shop: &Shop, max_lines: usize) -> Result<Purchases, WarehouseError> {
         let mut conn = self.readers.acquire().await?;
         purchases::newest(&mut conn, shop, max_lines).await
+    }
+
+    async fn outcomes(&self, query: &OutcomeQuery<'_>) -> Result<Outcomes, WarehouseError> {
+        let mut conn = self.readers.acquire().await?;
+        experiments::outcomes(&mut conn, query).await
     }
 
     async fn key_check_value(&self, own: &str) -> Result<String, WarehouseError> {

@@ -92,6 +92,7 @@ fn again(facts: &str, ruleset: &Ruleset, decided_at: i64) -> Vec<Placed> {
         country: asked.country.as_deref(),
         locale: asked.locale.as_deref(),
         device: asked.device.as_deref(),
+        candidates: &[],
         consent: asked.consent,
     };
     let terms = Terms {

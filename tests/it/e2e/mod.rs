@@ -4,6 +4,7 @@ mod decisions;
 mod degraded;
 mod drain;
 mod events;
+mod experiments;
 mod health;
 mod identity;
 mod near;

@@ -12,11 +12,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cartwright::domain::consent::Choice;
 use cartwright::domain::event::{Event, EventLimits};
+use cartwright::domain::experiment::Outcomes;
 use cartwright::domain::ids::{Environment, PseudonymKey, Shop, SubjectId, Timestamp};
 use cartwright::domain::profile::Version;
 use cartwright::domain::recommend::Purchases;
 use cartwright::domain::user_token::UserTokenKey;
 use cartwright::drain::{BatchLimits, FastLane, Lag};
+use cartwright::experiments::Experiments;
 use cartwright::hot::{HotError, HotObserver, HotProfile, HotStore};
 use cartwright::http::{Settings, State, StateParts, operator_router, public_router};
 use cartwright::ingest::Ingest;
@@ -30,7 +32,7 @@ use cartwright::recorder::recorder;
 use cartwright::rulesets::Rulesets;
 use cartwright::telemetry::Metrics;
 use cartwright::warehouse::{
-    Applied, Batch, Changes, StoredPosition, StoredRuleset, Warehouse, WarehouseError,
+    Applied, Batch, Changes, OutcomeQuery, StoredPosition, StoredRuleset, Warehouse, WarehouseError,
 };
 use cartwright::{clock, hot, queue, warehouse};
 use serde_json::Value;
@@ -170,6 +172,10 @@ impl Warehouse for SwitchedWarehouse {
 
     async fn purchases(&self, shop: &Shop, max_lines: usize) -> Result<Purchases, WarehouseError> {
         self.0.purchases(shop, max_lines).await
+    }
+
+    async fn outcomes(&self, query: &OutcomeQuery<'_>) -> Result<Outcomes, WarehouseError> {
+        self.0.outcomes(query).await
     }
 
     async fn key_check_value(&self, own: &str) -> Result<String, WarehouseError> {
@@ -359,7 +365,11 @@ impl Api {
                 metrics.clone(),
             )),
             rulesets: Arc::clone(&rulesets),
-            populations: Arc::new(Populations::new(Arc::clone(&warehouse), shop.clone())),
+            populations: Arc::new(Populations::new(
+                Arc::clone(&warehouse),
+                Arc::clone(&rulesets),
+                shop.clone(),
+            )),
             ingest,
             recorder: records,
             operations: Operations::new(
@@ -368,6 +378,7 @@ impl Api {
                 Arc::clone(&rulesets),
                 shop.clone(),
             ),
+            experiments: Experiments::new(Arc::clone(&warehouse), Arc::clone(&rulesets)),
             metrics: metrics.clone(),
             stopping: stopping.clone(),
         });

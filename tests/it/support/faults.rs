@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use cartwright::domain::experiment::Outcomes;
 use cartwright::domain::ids::{Shop, SubjectId, Timestamp};
 use cartwright::domain::profile::Version;
 use cartwright::domain::recommend::Purchases;
 use cartwright::warehouse::{
-    Applied, Batch, Changes, StoredPosition, StoredRuleset, Warehouse, WarehouseError,
+    Applied, Batch, Changes, OutcomeQuery, StoredPosition, StoredRuleset, Warehouse, WarehouseError,
 };
 use tokio::sync::Notify;
 
@@ -110,6 +111,10 @@ impl Warehouse for FaultyWarehouse {
 
     async fn purchases(&self, shop: &Shop, max_lines: usize) -> Result<Purchases, WarehouseError> {
         self.inner.purchases(shop, max_lines).await
+    }
+
+    async fn outcomes(&self, query: &OutcomeQuery<'_>) -> Result<Outcomes, WarehouseError> {
+        self.inner.outcomes(query).await
     }
 
     async fn key_check_value(&self, own: &str) -> Result<String, WarehouseError> {

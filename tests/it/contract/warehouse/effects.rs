@@ -8,8 +8,8 @@ use cartwright::domain::event::{Event, Source};
 use cartwright::domain::ids::{Environment, Shop, SubjectId, Timestamp};
 use cartwright::domain::profile::{Affinity, Contribution, Delta};
 use cartwright::domain::transform::{
-    CancellationReport, DecisionServed, Effect, IdentityClaim, OrderLine, OrderReport, PlacementServed,
-    ProductSeen, Proof, Rank, RefundReport,
+    AssignmentMade, CancellationReport, DecisionServed, Effect, IdentityClaim, OrderLine, OrderReport,
+    PlacementServed, ProductSeen, Proof, Rank, RefundReport,
 };
 
 pub(super) fn shop() -> Shop {
@@ -247,8 +247,22 @@ pub(super) fn decided(id: &str, time: i64, subject: &SubjectId) -> Effect {
         decided_at: effect.event.event_time,
         ruleset_version: 3,
         placements: vec![placement("promo", Some("b")), placement("upsell", None)],
+        exposures: Vec::new(),
+        withheld: Vec::new(),
         facts: "{}".to_owned(),
     });
+    effect
+}
+
+/// A decision that showed a variant of `experiment` at `time`.
+pub(super) fn exposed(id: &str, time: i64, subject: &SubjectId, experiment: &str, variant: &str) -> Effect {
+    let mut effect = decided(id, time, subject);
+    if let Some(decision) = &mut effect.decision {
+        decision.exposures.push(AssignmentMade {
+            experiment: experiment.into(),
+            variant: variant.into(),
+        });
+    }
     effect
 }
 

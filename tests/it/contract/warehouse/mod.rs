@@ -1,6 +1,7 @@
 //! The warehouse's promises.
 
 mod effects;
+mod experiments;
 mod identity;
 mod orders;
 mod postgres;
@@ -54,6 +55,13 @@ macro_rules! contract {
                     segments_follow_the_documents_written
             }
             many { where_batches_end_does_not_matter }
+        }
+        experiments {
+            one {
+                outcomes_follow_customers_across_a_login
+                losses_add_up_once
+            }
+            many { }
         }
         orders {
             one {

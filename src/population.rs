@@ -14,12 +14,16 @@ use crate::clock;
 use crate::domain::experiment::Posteriors;
 use crate::domain::ids::Shop;
 use crate::domain::recommend::Population;
+use crate::domain::recommend::sessions::{SessionIndex, Tuning};
 use crate::rulesets::Rulesets;
 use crate::warehouse::{OutcomeQuery, Warehouse, WarehouseError};
 
 /// The newest order lines that the model is built from. Half a million take about a second to build and some
 /// tens of megabytes while building.
 const MAX_LINES: usize = 500_000;
+
+/// The newest events that the session index is built from.
+const MAX_EVENTS: usize = 500_000;
 
 /// The shortest time between two builds.
 const REFRESH_EVERY: Duration = Duration::from_secs(5);
@@ -54,12 +58,20 @@ impl Populations {
 
     /// Builds the model anew from the warehouse.
     ///
+    /// Requests are answered from the latest model meanwhile, and from the new one as soon as it is whole.
+    ///
     /// # Errors
     /// When the warehouse does not answer; the latest model stays.
     pub async fn refresh(&self) -> Result<(), WarehouseError> {
         let posteriors = self.posteriors().await?;
         let purchases = self.warehouse.purchases(&self.shop, MAX_LINES).await?;
-        let build = move || Population::build(&purchases).with_posteriors(posteriors);
+        let interactions = self.warehouse.interactions(&self.shop, MAX_EVENTS).await?;
+        let build = move || {
+            let sessions = SessionIndex::build(interactions, Tuning::default());
+            Population::build(&purchases)
+                .with_posteriors(posteriors)
+                .with_sessions(Arc::new(sessions))
+        };
         let built = tokio::task::spawn_blocking(build).await;
         match built {
             Ok(population) => self.current.store(Arc::new(population)),

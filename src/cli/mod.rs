@@ -19,6 +19,7 @@ pub mod operator;
 mod progress;
 mod results;
 mod serve;
+mod train;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -51,6 +52,8 @@ enum Command {
     /// Checks a ruleset and puts it in force.
     Apply(apply::Args),
     Results(results::Args),
+    /// Builds the recommender's models anew from the warehouse, without waiting for the next refresh.
+    Train,
     /// Brings the warehouse's schema up to date.
     Migrate,
     /// Asks the server on this machine whether it is ready; for a container's health check.
@@ -113,6 +116,7 @@ fn dispatch(command: Command, matches: &ArgMatches) -> anyhow::Result<ExitCode> 
         Command::Check => block_on(check::run(loaded)),
         Command::Apply(args) => block_on(apply::run(args, loaded.config)),
         Command::Results(args) => block_on(results::run(args, loaded.config)),
+        Command::Train => block_on(train::run(loaded.config)),
         Command::Migrate => block_on(migrate::run(loaded.config)),
         Command::Health => block_on(health::run(loaded.config)),
         Command::Keys(args) => keys::run(&args, loaded.config),

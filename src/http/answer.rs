@@ -74,6 +74,9 @@ pub struct ItemAnswer {
     pub id: String,
     /// Zero or more, rounded to 1e-6.
     pub score: f64,
+    /// Of a recommendation, the item of the cart or seen lately that it goes with most; absent where it is popular.
+    #[serde(default)]
+    pub because: Option<String>,
 }
 
 /// What an answer lacked, as bits; see [`Degraded::NAMES`].

@@ -148,6 +148,7 @@ impl From<StateParts> for State {
         };
         let operator = Operator {
             operations: parts.operations,
+            populations: Arc::clone(&parts.populations),
             ingest: Arc::clone(&ingest),
             bodies: BodyLimits::new(OPERATOR_BODY_BYTES, OPERATOR_BODY_BYTES, OPERATOR_BODIES),
             metrics: metrics.clone(),
@@ -234,6 +235,7 @@ pub fn operator_router(state: State) -> Router {
     let operator = Router::new()
         .route("/operator/v1/events", post(operator::import))
         .route("/operator/v1/status", get(operator::status))
+        .route("/operator/v1/train", post(operator::train))
         .route("/operator/v1/ruleset", post(operator::apply))
         .route(
             "/operator/v1/experiments/{id}/results",

@@ -12,6 +12,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderName, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 use serde_json::json;
 
 use super::error::{Code, Problem};
@@ -19,14 +20,17 @@ use super::events::Receipts;
 use super::extract::BodyLimits;
 use crate::clock;
 use crate::domain::event::{Body, Source};
+use crate::domain::recommend::sessions::SessionIndex;
 use crate::domain::ruleset;
 use crate::ingest::{Ingest, Origin, Receipt};
 use crate::operations::{Operations, OperationsError};
+use crate::population::Populations;
 use crate::telemetry::{Metrics, Route};
 
 #[derive(Debug)]
 pub(super) struct Operator {
     pub(super) operations: Operations,
+    pub(super) populations: Arc<Populations>,
     pub(super) ingest: Arc<Ingest>,
     pub(super) bodies: BodyLimits,
     pub(super) metrics: Metrics,
@@ -78,6 +82,42 @@ pub(super) async fn apply(State(operator): State<Arc<Operator>>, request: Reques
     match operator.apply(request).await {
         Ok(version) => Json(json!({ "version": version })).into_response(),
         Err(problem) => problem.into_response(),
+    }
+}
+
+/// What a training learnt from.
+#[derive(Debug, Serialize)]
+struct Trained {
+    sessions: usize,
+    /// Items that sessions touched.
+    items: usize,
+    /// Of the lists of sessions and items.
+    bytes: usize,
+    /// Items that were bought.
+    items_bought: usize,
+    took_ms: u64,
+}
+
+/// `POST /operator/v1/train`: builds the models of this node anew from the warehouse, now.
+pub(super) async fn train(State(operator): State<Arc<Operator>>) -> Response {
+    let started = Instant::now();
+    match operator.populations.refresh().await {
+        Ok(()) => {
+            let model = operator.populations.current();
+            let sessions = model.sessions();
+            Json(Trained {
+                sessions: sessions.map_or(0, SessionIndex::session_count),
+                items: sessions.map_or(0, SessionIndex::item_count),
+                bytes: sessions.map_or(0, SessionIndex::size_bytes),
+                items_bought: model.item_count(),
+                took_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            })
+            .into_response()
+        }
+        Err(error) => {
+            tracing::warn!(error = %error, "the models could not be built");
+            Problem::new(Code::StoreUnavailable, error.to_string()).into_response()
+        }
     }
 }
 

@@ -22,6 +22,7 @@ use crate::domain::experiment::Outcomes;
 use crate::domain::ids::{Shop, SubjectId, Timestamp};
 use crate::domain::profile::Version;
 use crate::domain::recommend::Purchases;
+use crate::domain::recommend::sessions::Interaction;
 use crate::domain::ruleset::{Goal, Ruleset};
 use crate::domain::transform::Effect;
 
@@ -153,6 +154,9 @@ pub trait Warehouse: Send + Sync + std::fmt::Debug {
     /// What was bought, newest orders first and at most `max_lines` lines: the recommender's and the ranking's
     /// population.
     async fn purchases(&self, shop: &Shop, max_lines: usize) -> Result<Purchases, WarehouseError>;
+
+    /// What sessions touched, from the newest `max_events` events that touch items: the session index's past.
+    async fn interactions(&self, shop: &Shop, max_events: usize) -> Result<Vec<Interaction>, WarehouseError>;
 
     /// What an experiment's variants have achieved.
     async fn outcomes(&self, query: &OutcomeQuery<'_>) -> Result<Outcomes, WarehouseError>;

@@ -78,6 +78,10 @@ fn write_items(items: &[Item<'_>], out: &mut Vec<u8>) {
         write_text(item.id, out);
         out.extend_from_slice(b",\"score\":");
         write_micros(item.micros, out);
+        if let Some(because) = item.because {
+            out.extend_from_slice(b",\"because\":");
+            write_text(because, out);
+        }
         out.push(b'}');
     }
     out.push(b']');

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use super::scoring::{CART_ITEMS, RECENT_ITEMS};
+use smallvec::SmallVec;
+
+use super::recommending::{CART_ITEMS, MOST_BOOSTED, RECENT_ITEMS};
 use super::{ProfileState, Request};
 use crate::domain::profile::{Cart, ProfilePart};
 use crate::domain::recommend::{Excerpt, Excerpting, Population};
@@ -48,23 +50,38 @@ pub fn consulted(
                 let lines = cart.map_or(0, |cart| cart.lines.len());
                 // Those shown, those in the cart, and those hidden are passed over on the way to the last place.
                 excerpting.popular(2 * limit + lines + most_hidden(ruleset, placement));
-                relate(&mut excerpting, cart, part);
+                let hidden = most_hidden(ruleset, placement);
+                relate(
+                    &mut excerpting,
+                    cart,
+                    part,
+                    MOST_BOOSTED.max(*limit) + lines + hidden,
+                );
             }
         }
     }
     excerpting.finish()
 }
 
-fn relate(excerpting: &mut Excerpting<'_>, cart: Option<&Cart<'_>>, part: Option<&ProfilePart>) {
+fn relate(
+    excerpting: &mut Excerpting<'_>,
+    cart: Option<&Cart<'_>>,
+    part: Option<&ProfilePart>,
+    suggestions: usize,
+) {
+    let mut session: SmallVec<[&str; 16]> = SmallVec::new();
     let lines = cart.map_or(&[][..], |cart| &cart.lines);
     for line in lines.iter().rev().take(CART_ITEMS) {
         excerpting.related(line.item);
+        session.push(line.item);
     }
     let recent = part.into_iter().flat_map(ProfilePart::recent_items);
     let others = recent.filter(|item| !lines.iter().any(|line| line.item == *item));
     for item in others.take(RECENT_ITEMS) {
         excerpting.related(item);
+        session.push(item);
     }
+    excerpting.went_on(&session, suggestions);
 }
 
 fn most_hidden(ruleset: &Ruleset, placement: &Placement) -> usize {
@@ -90,6 +107,7 @@ mod tests {
     use crate::domain::decision::{Decision, Filling, Terms, decide};
     use crate::domain::ids::Timestamp;
     use crate::domain::profile::CartLine;
+    use crate::domain::recommend::sessions::{Interaction, SessionIndex, Tuning};
     use crate::domain::recommend::{PurchasedOrder, Purchases};
 
     const RULESET: &str = r#"
@@ -130,13 +148,26 @@ experiences:
             orders in prop::collection::vec(
                 (prop::collection::vec(0u8..14, 1..6), 0u8..4, 0u8..4), 0..60),
             cart in prop::option::of(prop::collection::vec(0u8..16, 0..9)),
+            with_sessions in any::<bool>(),
         ) {
             let orders = orders.into_iter().map(|(items, pay, ship)| PurchasedOrder {
                 items: items.into_iter().map(|item| name("i", item)).collect(),
                 payment_method: Some(if pay == 0 { "card".into() } else { name("m", pay) }),
                 shipping_method: Some(name("m", ship)),
             });
-            let population = Population::build(&Purchases { orders: orders.collect() });
+            let orders: Vec<PurchasedOrder> = orders.collect();
+            let touched = orders.iter().zip(0u64..).flat_map(|(order, session)| {
+                order.items.iter().zip(0i64..).map(move |(item, at)| Interaction {
+                    session,
+                    item: Arc::clone(item),
+                    at,
+                })
+            });
+            let sessions = SessionIndex::build(touched.collect(), Tuning::default());
+            let mut population = Population::build(&Purchases { orders });
+            if with_sessions {
+                population = population.with_sessions(Arc::new(sessions));
+            }
             let ruleset = Ruleset::parse(RULESET, 1).unwrap();
             let names: Vec<Arc<str>> = cart.iter().flatten().map(|item| name("i", *item)).collect();
             let lines = names.iter().map(|item| CartLine { item, quantity: 1, price_minor: None });

@@ -6,7 +6,8 @@ use smallvec::SmallVec;
 
 use super::eligibility::{Access, Chosen, Eligibility, Selection, Verdict};
 use super::facts::{Lists, Sources};
-use super::scoring::{self, Basis, Ranking, Recommendation};
+use super::recommending::{Recommendation, recommend};
+use super::scoring::{self, Basis, Ranking};
 use super::{Decision, Filling, PlacementDecision, ProfileState, Reason, Request, Terms, explain};
 use crate::domain::consent::Choice;
 use crate::domain::experiment::Posteriors;
@@ -267,7 +268,7 @@ impl<'a> Filler<'a, '_> {
             recent: &recent,
             personal: self.rules.access != Access::Denied,
         };
-        scoring::recommend(&input, self.population)
+        recommend(&input, self.population)
     }
 
     /// The candidates that the shop offers right now, where the request names them.

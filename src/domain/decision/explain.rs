@@ -113,7 +113,7 @@ pub(super) fn placement(
     if let Filling::Recommendation(items) = &filled.filling {
         explained["items"] = items
             .iter()
-            .map(|item| json!({"id": item.id, "score": item.score()}))
+            .map(|item| json!({"id": item.id, "score": item.score(), "because": item.because}))
             .collect();
     }
     explained

@@ -5,7 +5,8 @@
 //!
 //! - **Content** shows the first eligible experience, by priority and then as declared.
 //! - **Ranking** orders candidates by the shopper's own decayed affinity, smoothed with the population's shares.
-//! - **Recommendation** shows what is bought together with the cart and the recent items, else what is popular.
+//! - **Recommendation** shows what sessions like this one went on with, then what is bought together with the cart and the recent
+//!   items, then what is popular.
 //! - An experience of two or more variants is an experiment. It takes part only with a record permit taken
 //!   beforehand, so that the loss of records cannot correlate with a variant.
 //! - A cap that cannot be counted (no subject, no profile, no consent) counts as reached.
@@ -24,6 +25,7 @@ mod experiment_tests;
 mod explain;
 mod facts;
 mod reason;
+mod recommending;
 mod scoring;
 #[cfg(test)]
 mod tests;
@@ -131,6 +133,8 @@ pub struct Item<'a> {
     pub id: &'a str,
     /// The score in millionths; integers compare alike everywhere.
     pub micros: u64,
+    /// Of a recommendation, the item of the session that it goes with most.
+    pub because: Option<&'a str>,
 }
 
 impl Item<'_> {

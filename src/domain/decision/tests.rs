@@ -796,7 +796,11 @@ fn scores_are_written_as_json_numbers() {
                 name: "p",
                 experience: None,
                 variant: None,
-                filling: Filling::Ranking(smallvec::smallvec![Item { id: "x", micros }]),
+                filling: Filling::Ranking(smallvec::smallvec![Item {
+                    id: "x",
+                    micros,
+                    because: None
+                }]),
                 reason: Reason::Ranked,
             }],
             ..Decision::default()
@@ -905,4 +909,62 @@ proptest! {
         prop_assert_eq!(json, same);
         prop_assert_eq!(decision.explanation.is_some(), explain);
     }
+}
+
+#[test]
+fn sessions_go_before_what_is_bought_together_and_say_because_of_what() {
+    use crate::domain::recommend::sessions::{Interaction, SessionIndex, Tuning};
+
+    let mut touched = Vec::new();
+    // After `tea` comes `pot`, after `pot` comes `tray`; `cup` is bought with `tea` (see `population`).
+    for session in 0..6 {
+        for (at, item) in (0i64..).zip(["tea", "pot", "tray"]) {
+            touched.push(Interaction {
+                session,
+                item: item.into(),
+                at,
+            });
+        }
+    }
+    for session in 6..12 {
+        touched.push(Interaction {
+            session,
+            item: "pen".into(),
+            at: 0,
+        });
+        touched.push(Interaction {
+            session,
+            item: "ink".into(),
+            at: 1,
+        });
+    }
+    let index = SessionIndex::build(touched, Tuning::default());
+    let population = population().with_sessions(Arc::new(index));
+    let rules = ruleset(
+        "  - {id: tidy, placement: upsell, when: has(request.country), hide: [pot], boost: {ink: 9.0}}\n",
+    );
+    let shown = |items: &[&'static str], country: Option<&'static str>| {
+        let cart = cart(items, 100);
+        let request = Request {
+            placements: Some(&["upsell"]),
+            cart: Some(&cart),
+            country,
+            ..Request::default()
+        };
+        let decision = decide(&rules, &population, ProfileState::Absent, &request, NOW, &TERMS);
+        let Filling::Recommendation(items) = &decision.placements[0].filling else {
+            panic!()
+        };
+        assert!(items.is_sorted_by(|a, b| a.micros >= b.micros));
+        items
+            .iter()
+            .map(|item| format!("{}<{}", item.id, item.because.unwrap_or("-")))
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    assert_eq!(shown(&["tea"], None), "pot<tea tray<tea cup<tea");
+    assert_eq!(shown(&["tray", "tea"], None), "pot<tea cup<tea bag<tea");
+    assert_eq!(shown(&["tea"], Some("GB")), "tray<tea cup<tea bag<tea");
+    assert_eq!(shown(&["pen", "tea"], Some("GB")), "ink<pen tray<tea cup<tea");
+    assert_eq!(shown(&[], None), "tea<- cup<- bag<-");
 }

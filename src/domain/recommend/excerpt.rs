@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::population::Population;
+use super::population::{Population, WentOn};
 use crate::domain::experiment::Posteriors;
 use crate::domain::profile::Affinity;
 
@@ -22,6 +22,9 @@ pub struct Excerpt {
     /// What was believed of the bandits' variants.
     #[serde(default, skip_serializing_if = "Posteriors::is_empty")]
     pub posteriors: Posteriors,
+    /// What sessions like the shopper's went on with, the best first; a few more than could be shown.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub went_on: Vec<Recorded>,
     /// The most bought first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<ExcerptItem>,
@@ -36,6 +39,25 @@ pub struct ExcerptItem {
     /// asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub with: Vec<(u32, f32)>,
+}
+
+/// What a session index suggested.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Recorded {
+    pub id: Arc<str>,
+    pub score: f32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub because: Option<Arc<str>>,
+}
+
+impl Recorded {
+    pub(super) fn as_suggested(&self) -> WentOn<'_> {
+        WentOn {
+            id: &self.id,
+            score: self.score,
+            because: self.because.as_deref(),
+        }
+    }
 }
 
 /// Gathers an excerpt.
@@ -78,6 +100,20 @@ impl<'a> Excerpting<'a> {
         if count > 0 {
             counts.insert(Arc::clone(key), count);
         }
+    }
+
+    /// The first `count` items that sessions like `session` went on with.
+    pub(in crate::domain) fn went_on(&mut self, session: &[&str], count: usize) {
+        if count <= self.excerpt.went_on.len() {
+            return;
+        }
+        let suggestions = self.population.goes_on(session, count, |_| true);
+        let recorded = suggestions.iter().map(|one| Recorded {
+            id: one.id.into(),
+            score: one.score,
+            because: one.because.map(Into::into),
+        });
+        self.excerpt.went_on = recorded.collect();
     }
 
     /// What is bought together with `item`.

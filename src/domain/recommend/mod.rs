@@ -8,9 +8,10 @@
 //! - Bounded: [`MAX_ITEMS`] items with [`MAX_NEIGHBOURS`] neighbours each, and of one order the first
 //!   [`MAX_BASKET`] items, for a wholesaler's order of a thousand lines says little about taste and costs a
 //!   million pairs.
-//! - It knows nothing of time within a session: a later model may.
+//! - [`sessions`] is the other model: it knows the order of things within a session, and is asked first.
 
 mod excerpt;
+mod gather;
 mod population;
 pub mod sessions;
 #[cfg(test)]
@@ -20,7 +21,8 @@ use std::sync::Arc;
 
 pub(in crate::domain) use excerpt::Excerpting;
 pub use excerpt::{Excerpt, ExcerptItem};
-pub use population::Population;
+pub use gather::{Gathering, TOUCHING, Touch};
+pub use population::{Population, WentOn};
 
 /// The most items in a model; the least bought are left out. About 10 MiB at the most.
 pub const MAX_ITEMS: usize = 50_000;

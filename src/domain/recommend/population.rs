@@ -1,14 +1,22 @@
 //! The population model and how it is built.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
+use smallvec::SmallVec;
 
-use super::excerpt::Excerpt;
+use super::excerpt::{Excerpt, Recorded};
+use super::sessions::{MAX_RECENT, Scratch, SessionIndex};
 use super::{MAX_BASKET, MAX_ITEMS, MAX_METHODS, MAX_NEIGHBOURS, MIN_TOGETHER, PurchasedOrder, Purchases};
 use crate::domain::experiment::Posteriors;
 use crate::domain::profile::Affinity;
+
+thread_local! {
+    /// What predictions work on. It carries nothing from one to the next but its memory.
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
 
 type Map<V> = HashMap<Arc<str>, V, FixedState>;
 
@@ -22,6 +30,30 @@ pub struct Population {
     payment_methods: Shares,
     shipping_methods: Shares,
     posteriors: Posteriors,
+    past: Past,
+}
+
+/// The sessions of the past, or what was once suggested from them.
+#[derive(Debug, Clone)]
+enum Past {
+    Sessions(Arc<SessionIndex>),
+    /// As a decision recorded it, the best first.
+    Recorded(Vec<Recorded>),
+}
+
+impl Default for Past {
+    fn default() -> Self {
+        Past::Recorded(Vec::new())
+    }
+}
+
+/// An item that sessions like the shopper's went on with.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct WentOn<'a> {
+    pub id: &'a str,
+    pub score: f32,
+    /// The item of the shopper's session that the most similar one shares.
+    pub because: Option<&'a str>,
 }
 
 #[derive(Debug, Clone)]
@@ -79,6 +111,7 @@ impl Population {
         population.payment_methods = shares(&excerpt.payment_methods);
         population.shipping_methods = shares(&excerpt.shipping_methods);
         population.posteriors = excerpt.posteriors.clone();
+        population.past = Past::Recorded(excerpt.went_on.clone());
         for (at, item) in (0u32..).zip(&excerpt.items) {
             let from = population.neighbours.len() as u32;
             population.neighbours.extend_from_slice(&item.with);
@@ -103,11 +136,61 @@ impl Population {
         &self.posteriors
     }
 
+    /// The same, with the sessions of the past.
+    #[must_use]
+    pub fn with_sessions(self, sessions: Arc<SessionIndex>) -> Population {
+        Population {
+            past: Past::Sessions(sessions),
+            ..self
+        }
+    }
+
+    /// The `count` items that sessions like `session` (distinct items, the latest first) went on with and that `keep` admits,
+    /// the best first.
+    pub fn goes_on(&self, session: &[&str], count: usize, keep: impl Fn(&str) -> bool) -> Vec<WentOn<'_>> {
+        let index = match &self.past {
+            Past::Sessions(index) => index,
+            Past::Recorded(list) => {
+                let admitted = list.iter().filter(|one| keep(&one.id)).take(count);
+                return admitted.map(Recorded::as_suggested).collect();
+            }
+        };
+        let known: SmallVec<[u32; MAX_RECENT]> = session
+            .iter()
+            .filter_map(|item| index.find(item))
+            .take(MAX_RECENT)
+            .collect();
+        if known.is_empty() {
+            return Vec::new();
+        }
+        SCRATCH.with_borrow_mut(|scratch| {
+            let admits = |item| !known.contains(&item) && index.name(item).is_some_and(&keep);
+            let suggestions = index.suggest(&known, count, scratch, admits);
+            let named = suggestions.iter().filter_map(|one| {
+                let because = known.get(usize::from(one.because));
+                Some(WentOn {
+                    id: index.name(one.item)?,
+                    score: one.score,
+                    because: because.and_then(|item| index.name(*item)),
+                })
+            });
+            named.collect()
+        })
+    }
+
     /// Whether nothing was bought yet.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
             && self.payment_methods.counts.is_empty()
             && self.shipping_methods.counts.is_empty()
+    }
+
+    /// The sessions of the past; `None` where the model was made from a record.
+    pub fn sessions(&self) -> Option<&SessionIndex> {
+        match &self.past {
+            Past::Sessions(index) => Some(index),
+            Past::Recorded(_) => None,
+        }
     }
 
     /// How many items the model knows.

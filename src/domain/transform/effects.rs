@@ -319,6 +319,27 @@ fn identity(event: &Event) -> Option<IdentityClaim> {
     })
 }
 
+/// The items that a stored event touches, charges left out: the product it is about, or those of an order.
+pub fn items_touched(event: &str, body: &str) -> Vec<Arc<str>> {
+    let properties = member(&mut Reader::new(body), "properties");
+    let read =
+        KnownEvent::from_name(event).and_then(|known| Some((known, Commerce::read(known, properties).ok()?)));
+    let products = match &read {
+        Some((KnownEvent::OrderCompleted, commerce)) => commerce.products.as_slice(),
+        Some((
+            KnownEvent::ProductViewed
+            | KnownEvent::ProductClicked
+            | KnownEvent::ProductAdded
+            | KnownEvent::ProductAddedToWishlist
+            | KnownEvent::WishlistProductAddedToCart,
+            commerce,
+        )) => std::slice::from_ref(&commerce.product),
+        _ => &[],
+    };
+    let items = products.iter().filter(|product| !product.is_charge());
+    items.filter_map(Product::item).map(Arc::from).collect()
+}
+
 /// `context.device.type`, in lower case.
 fn device_type(context: &str) -> Option<String> {
     let mut reader = Reader::new(context);

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use effects::transform;
+pub use effects::{items_touched, transform};
 pub use record::{AssignmentMade, DecisionRecord, DecisionSubject};
 
 use super::event::Event;

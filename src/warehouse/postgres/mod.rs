@@ -30,6 +30,7 @@ mod quarantine;
 mod rows;
 mod rulesets;
 mod segments;
+mod sessions;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +51,7 @@ use crate::domain::experiment::Outcomes;
 use crate::domain::ids::{Shop, SubjectId, Timestamp};
 use crate::domain::profile::Version;
 use crate::domain::recommend::Purchases;
+use crate::domain::recommend::sessions::Interaction;
 
 /// A lane works on one batch at a time, so this bounds the lanes that write at once; the server has few cores.
 const WRITERS: u32 = 8;
@@ -224,6 +226,11 @@ impl PgWarehouse {
         Ok(stored)
     }
 
+    async fn read_interactions(&self, shop: &Shop, max_events: usize) -> Result<Vec<Interaction>, Failure> {
+        let mut tx = self.readers.begin_with(BEGIN_LONG_READ).await?;
+        sessions::newest(&mut tx, shop, max_events).await
+    }
+
     async fn read_outcomes(&self, query: &OutcomeQuery<'_>) -> Result<Outcomes, Failure> {
         let mut tx = self.readers.begin_with(BEGIN_LONG_READ).await?;
         experiments::outcomes(&mut tx, query).await
@@ -304,6 +311,10 @@ impl Warehouse for PgWarehouse {
 
     async fn purchases(&self, shop: &Shop, max_lines: usize) -> Result<Purchases, WarehouseError> {
         within(LONG_READ, self.read_purchases(shop, max_lines)).await
+    }
+
+    async fn interactions(&self, shop: &Shop, max_events: usize) -> Result<Vec<Interaction>, WarehouseError> {
+        within(LONG_READ, self.read_interactions(shop, max_events)).await
     }
 
     async fn outcomes(&self, query: &OutcomeQuery<'_>) -> Result<Outcomes, WarehouseError> {

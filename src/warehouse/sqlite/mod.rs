@@ -26,6 +26,7 @@ mod quarantine;
 mod rows;
 mod rulesets;
 mod segments;
+mod sessions;
 #[cfg(test)]
 mod tests;
 
@@ -47,6 +48,7 @@ use crate::domain::experiment::Outcomes;
 use crate::domain::ids::{Shop, SubjectId, Timestamp};
 use crate::domain::profile::Version;
 use crate::domain::recommend::Purchases;
+use crate::domain::recommend::sessions::Interaction;
 
 /// How long to wait for another process's lock (a backup, a shell). Higher, and a lane hangs silently; lower, and
 /// a checkpoint by a reader becomes an error.
@@ -194,6 +196,11 @@ impl Warehouse for SqliteWarehouse {
     async fn purchases(&self, shop: &Shop, max_lines: usize) -> Result<Purchases, WarehouseError> {
         let mut conn = self.readers.acquire().await?;
         purchases::newest(&mut conn, shop, max_lines).await
+    }
+
+    async fn interactions(&self, shop: &Shop, max_events: usize) -> Result<Vec<Interaction>, WarehouseError> {
+        let mut conn = self.readers.acquire().await?;
+        sessions::newest(&mut conn, shop, max_events).await
     }
 
     async fn outcomes(&self, query: &OutcomeQuery<'_>) -> Result<Outcomes, WarehouseError> {

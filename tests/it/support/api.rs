@@ -16,6 +16,7 @@ use cartwright::domain::experiment::Outcomes;
 use cartwright::domain::ids::{Environment, PseudonymKey, Shop, SubjectId, Timestamp};
 use cartwright::domain::profile::Version;
 use cartwright::domain::recommend::Purchases;
+use cartwright::domain::recommend::sessions::Interaction;
 use cartwright::domain::user_token::UserTokenKey;
 use cartwright::drain::{BatchLimits, FastLane, Lag};
 use cartwright::experiments::Experiments;
@@ -172,6 +173,10 @@ impl Warehouse for SwitchedWarehouse {
 
     async fn purchases(&self, shop: &Shop, max_lines: usize) -> Result<Purchases, WarehouseError> {
         self.0.purchases(shop, max_lines).await
+    }
+
+    async fn interactions(&self, shop: &Shop, max_events: usize) -> Result<Vec<Interaction>, WarehouseError> {
+        self.0.interactions(shop, max_events).await
     }
 
     async fn outcomes(&self, query: &OutcomeQuery<'_>) -> Result<Outcomes, WarehouseError> {

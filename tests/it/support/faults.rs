@@ -10,6 +10,7 @@ use cartwright::domain::experiment::Outcomes;
 use cartwright::domain::ids::{Shop, SubjectId, Timestamp};
 use cartwright::domain::profile::Version;
 use cartwright::domain::recommend::Purchases;
+use cartwright::domain::recommend::sessions::Interaction;
 use cartwright::warehouse::{
     Applied, Batch, Changes, OutcomeQuery, StoredPosition, StoredRuleset, Warehouse, WarehouseError,
 };
@@ -111,6 +112,10 @@ impl Warehouse for FaultyWarehouse {
 
     async fn purchases(&self, shop: &Shop, max_lines: usize) -> Result<Purchases, WarehouseError> {
         self.inner.purchases(shop, max_lines).await
+    }
+
+    async fn interactions(&self, shop: &Shop, max_events: usize) -> Result<Vec<Interaction>, WarehouseError> {
+        self.inner.interactions(shop, max_events).await
     }
 
     async fn outcomes(&self, query: &OutcomeQuery<'_>) -> Result<Outcomes, WarehouseError> {

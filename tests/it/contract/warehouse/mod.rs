@@ -52,6 +52,7 @@ macro_rules! contract {
                 rulesets_count_up_and_the_same_source_keeps_its_version
                 the_first_key_check_value_stays
                 purchases_are_the_newest_orders_without_charges
+                sessions_are_gathered_from_the_newest_events
                     segments_follow_the_documents_written
             }
             many { where_batches_end_does_not_matter }

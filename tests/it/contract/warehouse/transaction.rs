@@ -489,6 +489,41 @@ pub(super) async fn purchases_are_the_newest_orders_without_charges(backend: &dy
     );
 }
 
+pub(super) async fn sessions_are_gathered_from_the_newest_events(backend: &dyn Backend) {
+    let mut lane = Lane::new(backend).await;
+    let touched = |id: &str, time, who: &str, item: &str| {
+        let mut effect = viewed(id, time, &guest(who), item);
+        effect.event.body = format!(r#"{{"properties":{{"sku":"{item}"}}}}"#).into();
+        effect
+    };
+    let mut by_session = touched("e4", 4, "cyd", "d");
+    by_session.event.session = Some("k1.s".into());
+    lane.apply(&[
+        touched("e1", 1, "cyd", "a"),
+        touched("e2", 2, "dan", "b"),
+        touched("e3", 3, "cyd", "c"),
+        by_session,
+        decided("e5", 5, &guest("cyd")),
+    ])
+    .await;
+    let gathered = |limit: usize| {
+        let warehouse = Arc::clone(&lane.warehouse);
+        async move {
+            let mut found = warehouse.interactions(&shop(), limit).await.unwrap();
+            found.sort_by_key(|one| one.at);
+            let session = |item: &str| found.iter().find(|one| *one.item == *item).map(|one| one.session);
+            let items: Vec<String> = found.iter().map(|one| one.item.to_string()).collect();
+            (items.concat(), ["a", "b", "c", "d"].map(session))
+        }
+    };
+    let (items, [a, b, c, d]) = gathered(10).await;
+    assert_eq!(items, "abcd");
+    assert!(a == c && a != b && a != d && b != d);
+    // The third one touches nothing.
+    let (newest, _) = gathered(3).await;
+    assert_eq!(newest, "cd");
+}
+
 pub(super) async fn segments_follow_the_documents_written(backend: &dyn Backend) {
     let lane = Lane::new(backend).await;
     let ruleset = "\

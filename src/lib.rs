@@ -5,6 +5,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod deadline;
+pub mod decisions;
 pub mod domain;
 pub mod drain;
 pub mod experiments;

@@ -17,15 +17,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde::Serialize;
-use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::consent::ConsentStatement;
+use crate::domain::decision::whole_facts;
 use crate::domain::event::Event;
 use crate::domain::ids::{Shop, Timestamp};
 use crate::domain::recommend::Excerpt;
@@ -98,19 +95,8 @@ impl Served {
     }
 
     fn into_event(self, now: Timestamp) -> (Event, bool) {
-        #[derive(Serialize)]
-        struct Facts<'a> {
-            request: &'a RawValue,
-            profile: Option<String>,
-            population: &'a Excerpt,
-        }
         let touches_profile = !self.assigned.is_empty() || !self.capped.is_empty();
-        let request = RawValue::from_string(self.request).ok();
-        let facts = Facts {
-            request: request.as_deref().unwrap_or(RawValue::NULL),
-            profile: self.profile.map(|bytes| STANDARD.encode(bytes)),
-            population: &self.population,
-        };
+        let facts = whole_facts(self.request, self.profile.as_deref(), &self.population);
         let record = DecisionRecord {
             decision_id: self.decision_id.to_string().into(),
             decided_at: self.decided_at,
@@ -120,7 +106,7 @@ impl Served {
             exposures: self.exposures,
             capped: self.capped,
             withheld: self.withheld,
-            facts: serde_json::value::to_raw_value(&facts).unwrap_or_else(|_| RawValue::NULL.to_owned()),
+            facts,
         };
         (
             record.to_event(&self.shop, self.subject, self.consent, now),

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::backends::Identity;
 use crate::config::{Config, ConsentDefault, RecordPolicy};
+use crate::decisions::Decisions;
 use crate::domain::consent::Choice;
 use crate::domain::event::EventLimits;
 use crate::experiments::Experiments;
@@ -95,6 +96,7 @@ impl Parts<'_> {
             self.metrics.clone(),
         ));
         let experiments = Experiments::new(Arc::clone(&self.warehouse), Arc::clone(&self.rulesets));
+        let decisions = Decisions::new(Arc::clone(&self.warehouse));
         let operations = Operations::new(self.queue, self.warehouse, Arc::clone(&self.rulesets), shop);
         let state = State::from(StateParts {
             settings: settings(self.config),
@@ -108,6 +110,7 @@ impl Parts<'_> {
             recorder,
             operations,
             experiments,
+            decisions,
             metrics: self.metrics,
             stopping: self.stopping,
         });

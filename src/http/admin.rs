@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::error::{Code, Problem, ProblemBody};
 use super::extract::{authenticate, presented_key};
+use crate::decisions::{DecisionError, Decisions, PastDecision};
 use crate::domain::ids::Shop;
 use crate::experiments::{Experiments, Results, ResultsError};
 use crate::keys::{KeyKind, KeyRing};
@@ -20,6 +21,7 @@ pub(super) struct Admin {
     /// Whose experiments the operator listener shows.
     pub(super) shop: Shop,
     pub(super) experiments: Experiments,
+    pub(super) decisions: Decisions,
     pub(super) metrics: Metrics,
 }
 
@@ -59,6 +61,42 @@ pub(super) async fn operator_results(State(admin): State<Arc<Admin>>, Path(id): 
     admin.respond(started, answer)
 }
 
+/// Why a shopper saw what they saw.
+///
+/// A recorded decision, made again from what was recorded of it (the profile, the request, what the shop's customers did as a whole)
+/// under the ruleset of its time, with the reasons.
+#[utoipa::path(
+    get, path = "/admin/v1/decisions/{decision_id}", operation_id = "getDecision", tag = "admin",
+    params(("decision_id" = String, Path, description = "As an answer of `/personalize` names it")),
+    responses(
+        (status = 200, description = "The decision and its reasons", body = PastDecision),
+        (status = 401, description = "No key, or an unknown one", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, description = "This needs a server key", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, description = "No such decision was recorded", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "The warehouse does not answer", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+    security(("key" = []), ("basic" = [])),
+)]
+pub(super) async fn decision(
+    State(admin): State<Arc<Admin>>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Response {
+    let started = Instant::now();
+    let answer = match admin.shop_of(request) {
+        Ok(shop) => admin.decision(&shop, &id).await,
+        Err(problem) => Err(problem),
+    };
+    admin.respond(started, answer)
+}
+
+/// The same on the operator listener, which asks for no key.
+pub(super) async fn operator_decision(State(admin): State<Arc<Admin>>, Path(id): Path<String>) -> Response {
+    let started = Instant::now();
+    let answer = admin.decision(&admin.shop, &id).await;
+    admin.respond(started, answer)
+}
+
 impl Admin {
     /// Whose server key a request bears.
     fn shop_of(&self, request: Request) -> Result<Shop, Problem> {
@@ -72,6 +110,10 @@ impl Admin {
 
     async fn results(&self, shop: &Shop, id: &str) -> Result<Json<Results>, Problem> {
         Ok(Json(self.experiments.results(shop, id).await?))
+    }
+
+    async fn decision(&self, shop: &Shop, id: &str) -> Result<Json<PastDecision>, Problem> {
+        Ok(Json(self.decisions.past(shop, id).await?))
     }
 
     fn respond<T: IntoResponse>(&self, started: Instant, answer: Result<T, Problem>) -> Response {
@@ -93,6 +135,18 @@ impl From<ResultsError> for Problem {
             ResultsError::Warehouse(error) => {
                 tracing::warn!(error = %error, "the results of an experiment could not be read");
                 Code::StoreUnavailable.into()
+            }
+        }
+    }
+}
+
+impl From<DecisionError> for Problem {
+    fn from(error: DecisionError) -> Self {
+        match error {
+            DecisionError::Unknown => Problem::new(Code::NotFound, error.to_string()),
+            error => {
+                tracing::warn!(error = %error, "a past decision could not be made again");
+                Problem::new(Code::StoreUnavailable, error.to_string())
             }
         }
     }

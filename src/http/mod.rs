@@ -42,6 +42,7 @@ use self::extract::BodyLimits;
 use self::health::Health;
 use self::operator::Operator;
 use self::personalize::Personalize;
+use crate::decisions::Decisions;
 use crate::domain::consent::Choice;
 use crate::domain::ids::PseudonymKey;
 use crate::domain::user_token::UserTokenKey;
@@ -99,6 +100,7 @@ pub struct StateParts {
     pub recorder: Recorder,
     pub operations: Operations,
     pub experiments: Experiments,
+    pub decisions: Decisions,
     pub metrics: Metrics,
     /// Cancelled when this node begins to stop.
     pub stopping: CancellationToken,
@@ -144,6 +146,7 @@ impl From<StateParts> for State {
             keys: Arc::clone(&keys),
             shop: parts.operations.shop().clone(),
             experiments: parts.experiments,
+            decisions: parts.decisions,
             metrics: metrics.clone(),
         };
         let operator = Operator {
@@ -235,6 +238,10 @@ pub fn operator_router(state: State) -> Router {
     let operator = Router::new()
         .route("/operator/v1/events", post(operator::import))
         .route("/operator/v1/status", get(operator::status))
+        .route(
+            "/operator/v1/decisions/{decision_id}",
+            get(admin::operator_decision),
+        )
         .route("/operator/v1/train", post(operator::train))
         .route("/operator/v1/ruleset", post(operator::apply))
         .route(
@@ -261,6 +268,7 @@ fn described_routes() -> OpenApiRouter<State> {
         .routes(routes!(personalize::get, personalize::post))
         .routes(routes!(events::post))
         .routes(routes!(admin::results))
+        .routes(routes!(admin::decision))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
 }

@@ -24,7 +24,7 @@ use crate::domain::profile::Version;
 use crate::domain::recommend::Purchases;
 use crate::domain::recommend::sessions::Interaction;
 use crate::domain::ruleset::{Goal, Ruleset};
-use crate::domain::transform::Effect;
+use crate::domain::transform::{Effect, PlacementServed};
 
 /// The view's place in the log: the next offset to read from one partition of one log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,6 +116,17 @@ pub struct StoredRuleset {
     pub created_at: Timestamp,
 }
 
+/// A decision as recorded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredDecision {
+    pub decided_at: Timestamp,
+    pub ruleset_version: u64,
+    /// By name.
+    pub placements: Vec<PlacementServed>,
+    /// As [`crate::domain::decision::RecordedFacts`] reads them.
+    pub facts: String,
+}
+
 /// Which outcomes count.
 #[derive(Debug, Clone, Copy)]
 pub struct OutcomeQuery<'a> {
@@ -150,6 +161,19 @@ pub trait Warehouse: Send + Sync + std::fmt::Debug {
 
     /// Stores a ruleset under the next version; the same source as the newest keeps its version.
     async fn store_ruleset(&self, source: &str, now: Timestamp) -> Result<StoredRuleset, WarehouseError>;
+
+    /// The ruleset of one version; `None` where there never was one.
+    async fn ruleset(&self, version: u64) -> Result<Option<StoredRuleset>, WarehouseError>;
+
+    /// The newest rulesets, the newest first.
+    async fn rulesets(&self, limit: u32) -> Result<Vec<StoredRuleset>, WarehouseError>;
+
+    /// A recorded decision.
+    async fn decision(
+        &self,
+        shop: &Shop,
+        decision_id: &str,
+    ) -> Result<Option<StoredDecision>, WarehouseError>;
 
     /// What was bought, newest orders first and at most `max_lines` lines: the recommender's and the ranking's
     /// population.

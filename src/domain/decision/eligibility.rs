@@ -149,6 +149,10 @@ impl<'a, 'f> Eligibility<'a, 'f> {
                 .is_some_and(|c| c.predicate.uses_profile())
     }
 
+    pub(super) fn posteriors(&self) -> &'a Posteriors {
+        self.posteriors
+    }
+
     /// The shopper's pseudonym for bucketing.
     pub(super) fn subject(&self) -> Option<&'a str> {
         subject_of(self.request)

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use super::eligibility::{Access, Eligibility, Verdict};
 use super::{BUCKETING_VERSION, Filling, PlacementDecision, bucketing};
 use crate::domain::recommend::Population;
-use crate::domain::ruleset::{CapPeriod, ConditionId, Experience, Placement, PlacementKind};
+use crate::domain::ruleset::values_seen;
+use crate::domain::ruleset::{CapPeriod, ConditionId, Experience, HELD_OUT, Placement, PlacementKind};
 
 /// The explanation as JSON text.
 pub(super) fn whole(rules: &Eligibility<'_, '_>, segments: &[&str], placements: Vec<Value>) -> String {
@@ -79,7 +80,7 @@ pub(super) fn placement(
             explained["cap"] =
                 json!({"per": per, "count": cap.count, "served": rules.served(experience, cap)});
         }
-        if experience.is_experiment() {
+        if experience.needs_subject() {
             explained["experiment"] = experiment(rules, experience, verdict);
         }
         experiences.push(explained);
@@ -131,9 +132,10 @@ fn condition(rules: &Eligibility<'_, '_>, when: Option<ConditionId>) -> Value {
     if rules.is_unanswerable(when) {
         return json!({"when": text, "holds": false, "error": "profile_unusable"});
     }
+    let saw = values_seen(text, &rules.facts);
     match condition.predicate.eval(&rules.facts) {
-        Ok(holds) => json!({"when": text, "holds": holds}),
-        Err(error) => json!({"when": text, "holds": false, "error": error.code()}),
+        Ok(holds) => json!({"when": text, "holds": holds, "saw": saw}),
+        Err(error) => json!({"when": text, "holds": false, "saw": saw, "error": error.code()}),
     }
 }
 
@@ -143,9 +145,18 @@ fn experiment(rules: &Eligibility<'_, '_>, experience: &Experience, verdict: Ver
         let hash = rules
             .subject()
             .map(|subject| bucketing::hash(&experience.id, subject, id));
-        json!({"variant": id, "weight": variant.weight, "hash": hash})
+        let mut explained = json!({"variant": id, "weight": variant.weight, "hash": hash});
+        if experience.bandit.is_some() {
+            let belief = rules.posteriors().of(&experience.id, id);
+            explained["believed"] =
+                json!({"alpha": belief.alpha, "beta": belief.beta, "mean": belief.mean()});
+        }
+        explained
     });
     let assigned = match verdict {
+        Verdict::HeldOut { stored } => {
+            json!({"variant": HELD_OUT, "from": if stored { "profile" } else { "hash" }})
+        }
         Verdict::Eligible { variant, stored } => {
             let id = experience
                 .variants
@@ -155,5 +166,13 @@ fn experiment(rules: &Eligibility<'_, '_>, experience: &Experience, verdict: Ver
         }
         _ => Value::Null,
     };
-    json!({"variants": variants.collect::<Vec<_>>(), "assigned": assigned})
+    json!({
+        // A hash is that of the experiment's id, the subject and the variant; see docs/ruleset.md.
+        "subject": rules.subject(),
+        "traffic": experience.traffic,
+        "holdout": experience.holdout,
+        "group": experience.group.and_then(|group| Some(&rules.ruleset.groups().get(group as usize)?.name)),
+        "variants": variants.collect::<Vec<_>>(),
+        "assigned": assigned,
+    })
 }

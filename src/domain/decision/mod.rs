@@ -26,6 +26,7 @@ mod explain;
 mod facts;
 mod reason;
 mod recommending;
+mod record;
 mod scoring;
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,7 @@ pub use bucketing::{BUCKETING_VERSION, hash};
 pub use consulted::consulted;
 pub use decide::{decide, segments_of};
 pub use reason::Reason;
+pub use record::{RecordError, RecordedFacts, request_facts, whole_facts};
 
 /// What a request says, borrowed from wherever it was parsed into. Identities and the session are pseudonyms.
 #[derive(Debug, Clone, Copy, Default)]

@@ -13,6 +13,7 @@ pub mod fields;
 mod model;
 mod parse;
 pub mod predicate;
+mod seen;
 #[cfg(test)]
 mod tests;
 mod yaml;
@@ -20,6 +21,8 @@ mod yaml;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+
+pub use seen::values_seen;
 
 pub use model::{
     Arrangement, Bandit, Candidate, CapPeriod, Condition, ConditionId, Experience, FrequencyCap, Goal, Group,

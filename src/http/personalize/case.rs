@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
 use uuid::Uuid;
 
-use crate::domain::consent::{Choice, ConsentStatement};
+use crate::domain::consent::Choice;
 use crate::domain::decision::{self, Decision, ProfileState};
 use crate::domain::ids::{Shop, SubjectId, Timestamp};
 use crate::domain::profile::{Cart, CartLine};
@@ -162,6 +161,7 @@ impl Case<'_, '_> {
         &self,
         decision: &Decision<'_>,
         request: &decision::Request<'_>,
+        terms: &decision::Terms,
         id: Uuid,
         ruleset: &Ruleset,
         population: &Population,
@@ -196,57 +196,14 @@ impl Case<'_, '_> {
                 .map(|experience| Arc::from(*experience))
                 .collect(),
             withheld: Vec::new(),
-            request: request_facts(request, !self.is_anonymous() && !self.read.incomplete),
+            request: decision::request_facts(
+                request,
+                !self.is_anonymous() && !self.read.incomplete,
+                terms,
+                self.read.incomplete,
+            ),
             profile: None,
             population: decision::consulted(ruleset, population, self.profile(), request),
         }
     }
-}
-
-/// The request as the decision saw it, as JSON text: pseudonyms, no raw identifiers; none at all where the shopper denied
-/// analytics, or may have done so as far as could be read.
-fn request_facts(request: &decision::Request<'_>, named: bool) -> String {
-    #[derive(Serialize)]
-    struct Line<'a> {
-        item: &'a str,
-        quantity: i64,
-        price_minor: Option<i64>,
-    }
-    #[derive(Serialize)]
-    struct Facts<'a> {
-        user: Option<&'a SubjectId>,
-        anonymous: Option<&'a SubjectId>,
-        session: Option<&'a str>,
-        placements: Option<&'a [&'a str]>,
-        cart: Option<Vec<Line<'a>>>,
-        currency: Option<&'a str>,
-        country: Option<&'a str>,
-        locale: Option<&'a str>,
-        device: Option<&'a str>,
-        #[serde(skip_serializing_if = "<[_]>::is_empty")]
-        candidates: &'a [(&'a str, &'a [&'a str])],
-        consent: ConsentStatement,
-    }
-    fn line<'a>(line: &CartLine<'a>) -> Line<'a> {
-        Line {
-            item: line.item,
-            quantity: line.quantity,
-            price_minor: line.price_minor,
-        }
-    }
-    let facts = Facts {
-        user: request.user.filter(|_| named),
-        anonymous: request.anonymous.filter(|_| named),
-        session: request.session.filter(|_| named),
-        placements: request.placements,
-        cart: request.cart.map(|cart| cart.lines.iter().map(line).collect()),
-        currency: request.currency,
-        country: request.country,
-        locale: request.locale,
-        device: request.device,
-        candidates: request.candidates,
-        consent: request.consent,
-    };
-    // A struct of strings and numbers always serialises.
-    serde_json::to_string(&facts).unwrap_or_default()
 }

@@ -335,7 +335,7 @@ impl Personalize {
         self.count(&decision, degraded);
         (
             body,
-            recorded.then(|| case.served(&decision, &request, id, ruleset, population)),
+            recorded.then(|| case.served(&decision, &request, &terms, id, ruleset, population)),
         )
     }
 

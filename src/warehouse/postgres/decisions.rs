@@ -2,9 +2,11 @@
 
 use sqlx::PgConnection;
 
-use super::error::{Failure, integer};
+use super::error::{Failure, integer, natural};
 use super::rows::{Day, Instant, column};
-use crate::domain::transform::{DecisionServed, Effect};
+use crate::domain::ids::Shop;
+use crate::domain::transform::{DecisionServed, Effect, PlacementServed};
+use crate::warehouse::StoredDecision;
 
 /// Inserts one row per placement, and the facts once.
 pub(super) async fn insert(
@@ -64,4 +66,41 @@ pub(super) async fn insert(
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// See [`crate::warehouse::Warehouse::decision`].
+pub(super) async fn read(
+    conn: &mut PgConnection,
+    shop: &Shop,
+    decision_id: &str,
+) -> Result<Option<StoredDecision>, Failure> {
+    let rows = sqlx::query!(
+        r#"select d.placement, d.experience, d.variant, d.reason, d.ruleset_version,
+                  d.decided_at as "decided_at: Instant", r.facts::text as "facts!"
+           from fact_decision as d
+           join decision_record as r on r.shop = d.shop and r.decision_id = d.decision_id
+           where d.shop = $1 and d.decision_id = $2
+           order by d.placement"#,
+        shop.as_str(),
+        decision_id
+    )
+    .fetch_all(conn)
+    .await?;
+    let Some(first) = rows.first() else {
+        return Ok(None);
+    };
+    let (decided_at, facts) = (first.decided_at.0, first.facts.clone());
+    let ruleset_version = natural(first.ruleset_version)?;
+    let placements = rows.into_iter().map(|row| PlacementServed {
+        placement: row.placement.into(),
+        experience: row.experience.map(Into::into),
+        variant: row.variant.map(Into::into),
+        reason: row.reason.into(),
+    });
+    Ok(Some(StoredDecision {
+        decided_at,
+        ruleset_version,
+        placements: placements.collect(),
+        facts,
+    }))
 }

@@ -43,8 +43,8 @@ use tokio::sync::OnceCell;
 
 use self::error::Failure;
 use super::{
-    Applied, Batch, Changes, OpenError, OutcomeQuery, StoredPosition, StoredRuleset, Warehouse,
-    WarehouseConfig, WarehouseError,
+    Applied, Batch, Changes, OpenError, OutcomeQuery, StoredDecision, StoredPosition, StoredRuleset,
+    Warehouse, WarehouseConfig, WarehouseError,
 };
 use crate::config::masked;
 use crate::domain::experiment::Outcomes;
@@ -208,6 +208,16 @@ impl PgWarehouse {
         rulesets::newest(&mut conn).await
     }
 
+    async fn read_rulesets(&self, version: Option<u64>, limit: u32) -> Result<Vec<StoredRuleset>, Failure> {
+        let mut conn = self.readers.acquire().await?;
+        rulesets::list(&mut conn, version, limit).await
+    }
+
+    async fn read_decision(&self, shop: &Shop, decision_id: &str) -> Result<Option<StoredDecision>, Failure> {
+        let mut conn = self.readers.acquire().await?;
+        decisions::read(&mut conn, shop, decision_id).await
+    }
+
     async fn read_purchases(&self, shop: &Shop, max_lines: usize) -> Result<Purchases, Failure> {
         let mut tx = self.readers.begin_with(BEGIN_LONG_READ).await?;
         purchases::newest(&mut tx, shop, max_lines).await
@@ -307,6 +317,22 @@ impl Warehouse for PgWarehouse {
 
     async fn store_ruleset(&self, source: &str, now: Timestamp) -> Result<StoredRuleset, WarehouseError> {
         within(WRITE, self.write_ruleset(source, now)).await
+    }
+
+    async fn ruleset(&self, version: u64) -> Result<Option<StoredRuleset>, WarehouseError> {
+        Ok(within(READ, self.read_rulesets(Some(version), 1)).await?.pop())
+    }
+
+    async fn rulesets(&self, limit: u32) -> Result<Vec<StoredRuleset>, WarehouseError> {
+        within(READ, self.read_rulesets(None, limit)).await
+    }
+
+    async fn decision(
+        &self,
+        shop: &Shop,
+        decision_id: &str,
+    ) -> Result<Option<StoredDecision>, WarehouseError> {
+        within(READ, self.read_decision(shop, decision_id)).await
     }
 
     async fn purchases(&self, shop: &Shop, max_lines: usize) -> Result<Purchases, WarehouseError> {

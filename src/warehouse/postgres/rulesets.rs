@@ -2,25 +2,39 @@
 
 use sqlx::PgConnection;
 
-use super::error::{Failure, natural};
+use super::error::{Failure, integer, natural};
 use super::rows::Instant;
 use crate::domain::ids::Timestamp;
 use crate::warehouse::StoredRuleset;
 
 pub(super) async fn newest(conn: &mut PgConnection) -> Result<Option<StoredRuleset>, Failure> {
-    let row = sqlx::query!(
-        r#"select version, source, created_at as "created_at: Instant" from ruleset order by version desc limit 1"#
+    Ok(list(conn, None, 1).await?.pop())
+}
+
+/// The newest first, or the one of `version`.
+pub(super) async fn list(
+    conn: &mut PgConnection,
+    version: Option<u64>,
+    limit: u32,
+) -> Result<Vec<StoredRuleset>, Failure> {
+    let version = version.map(integer).transpose()?;
+    let rows = sqlx::query!(
+        r#"select version, source, created_at as "created_at: Instant" from ruleset
+           where $1::bigint is null or version = $1
+           order by version desc limit $2"#,
+        version,
+        i64::from(limit)
     )
-    .fetch_optional(conn)
+    .fetch_all(conn)
     .await?;
-    row.map(|row| {
+    let stored = rows.into_iter().map(|row| {
         Ok(StoredRuleset {
             version: natural(row.version)?,
             source: row.source.into(),
             created_at: row.created_at.0,
         })
-    })
-    .transpose()
+    });
+    stored.collect()
 }
 
 /// Keeps other nodes from storing a ruleset until the transaction ends; they may still read.

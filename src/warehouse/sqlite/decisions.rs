@@ -1,11 +1,13 @@
 //! `fact_decision` and `decision_record`.
 
+use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
 
-use super::error::integer;
-use super::rows::Insert;
-use crate::domain::transform::{DecisionServed, Effect};
-use crate::warehouse::WarehouseError;
+use super::error::{integer, natural};
+use super::rows::{Insert, optional, shared};
+use crate::domain::ids::{Shop, Timestamp};
+use crate::domain::transform::{DecisionServed, Effect, PlacementServed};
+use crate::warehouse::{StoredDecision, WarehouseError};
 
 const INSERT: Insert = Insert {
     into: "insert into fact_decision (shop, decision_id, placement, subject, experience, variant, reason, \
@@ -67,4 +69,40 @@ pub(super) async fn insert(
         })
         .await?;
     Ok(())
+}
+
+/// See [`crate::warehouse::Warehouse::decision`].
+pub(super) async fn read(
+    conn: &mut SqliteConnection,
+    shop: &Shop,
+    decision_id: &str,
+) -> Result<Option<StoredDecision>, WarehouseError> {
+    let rows = sqlx::query(
+        "select d.placement, d.experience, d.variant, d.reason, d.ruleset_version, d.decided_at, r.facts
+         from fact_decision as d
+         join decision_record as r on r.shop = d.shop and r.decision_id = d.decision_id
+         where d.shop = ?1 and d.decision_id = ?2
+         order by d.placement",
+    )
+    .bind(shop.as_str())
+    .bind(decision_id)
+    .fetch_all(conn)
+    .await?;
+    let Some(first) = rows.first() else {
+        return Ok(None);
+    };
+    let placements = rows.iter().map(|row| {
+        Ok(PlacementServed {
+            placement: shared(row, "placement")?,
+            experience: optional(row, "experience")?,
+            variant: optional(row, "variant")?,
+            reason: shared(row, "reason")?,
+        })
+    });
+    Ok(Some(StoredDecision {
+        decided_at: Timestamp(first.try_get("decided_at")?),
+        ruleset_version: natural(first.try_get("ruleset_version")?)?,
+        facts: first.try_get("facts")?,
+        placements: placements.collect::<Result<_, WarehouseError>>()?,
+    }))
 }

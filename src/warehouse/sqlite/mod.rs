@@ -41,8 +41,8 @@ use sqlx::sqlite::{
 };
 
 use super::{
-    Applied, Batch, Changes, OpenError, OutcomeQuery, StoredPosition, StoredRuleset, Warehouse,
-    WarehouseConfig, WarehouseError,
+    Applied, Batch, Changes, OpenError, OutcomeQuery, StoredDecision, StoredPosition, StoredRuleset,
+    Warehouse, WarehouseConfig, WarehouseError,
 };
 use crate::domain::experiment::Outcomes;
 use crate::domain::ids::{Shop, SubjectId, Timestamp};
@@ -191,6 +191,25 @@ impl Warehouse for SqliteWarehouse {
         let stored = rulesets::insert(&mut tx, source, now).await?;
         error::commit(tx).await?;
         Ok(stored)
+    }
+
+    async fn ruleset(&self, version: u64) -> Result<Option<StoredRuleset>, WarehouseError> {
+        let mut conn = self.readers.acquire().await?;
+        Ok(rulesets::list(&mut conn, Some(version), 1).await?.pop())
+    }
+
+    async fn rulesets(&self, limit: u32) -> Result<Vec<StoredRuleset>, WarehouseError> {
+        let mut conn = self.readers.acquire().await?;
+        rulesets::list(&mut conn, None, limit).await
+    }
+
+    async fn decision(
+        &self,
+        shop: &Shop,
+        decision_id: &str,
+    ) -> Result<Option<StoredDecision>, WarehouseError> {
+        let mut conn = self.readers.acquire().await?;
+        decisions::read(&mut conn, shop, decision_id).await
     }
 
     async fn purchases(&self, shop: &Shop, max_lines: usize) -> Result<Purchases, WarehouseError> {

@@ -2,23 +2,38 @@
 
 use sqlx::sqlite::SqliteConnection;
 
-use super::error::natural;
+use super::error::{integer, natural};
 use crate::domain::ids::Timestamp;
 use crate::warehouse::{StoredRuleset, WarehouseError};
 
 pub(super) async fn newest(conn: &mut SqliteConnection) -> Result<Option<StoredRuleset>, WarehouseError> {
-    let row: Option<(i64, String, i64)> =
-        sqlx::query_as("select version, source, created_at from ruleset order by version desc limit 1")
-            .fetch_optional(conn)
-            .await?;
-    row.map(|(version, source, created_at)| {
+    Ok(list(conn, None, 1).await?.pop())
+}
+
+/// The newest first, or the one of `version`.
+pub(super) async fn list(
+    conn: &mut SqliteConnection,
+    version: Option<u64>,
+    limit: u32,
+) -> Result<Vec<StoredRuleset>, WarehouseError> {
+    let version = version.map(integer).transpose()?;
+    let rows: Vec<(i64, String, i64)> = sqlx::query_as(
+        "select version, source, created_at from ruleset
+         where ?1 is null or version = ?1
+         order by version desc limit ?2",
+    )
+    .bind(version)
+    .bind(limit)
+    .fetch_all(conn)
+    .await?;
+    let stored = rows.into_iter().map(|(version, source, created_at)| {
         Ok(StoredRuleset {
             version: natural(version)?,
             source: source.into(),
             created_at: Timestamp(created_at),
         })
-    })
-    .transpose()
+    });
+    stored.collect()
 }
 
 /// Stores `source` under the next version.

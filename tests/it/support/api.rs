@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use cartwright::decisions::Decisions;
 use cartwright::domain::consent::Choice;
 use cartwright::domain::event::{Event, EventLimits};
 use cartwright::domain::experiment::Outcomes;
@@ -33,7 +34,8 @@ use cartwright::recorder::recorder;
 use cartwright::rulesets::Rulesets;
 use cartwright::telemetry::Metrics;
 use cartwright::warehouse::{
-    Applied, Batch, Changes, OutcomeQuery, StoredPosition, StoredRuleset, Warehouse, WarehouseError,
+    Applied, Batch, Changes, OutcomeQuery, StoredDecision, StoredPosition, StoredRuleset, Warehouse,
+    WarehouseError,
 };
 use cartwright::{clock, hot, queue, warehouse};
 use serde_json::Value;
@@ -169,6 +171,22 @@ impl Warehouse for SwitchedWarehouse {
 
     async fn store_ruleset(&self, source: &str, now: Timestamp) -> Result<StoredRuleset, WarehouseError> {
         self.0.store_ruleset(source, now).await
+    }
+
+    async fn ruleset(&self, version: u64) -> Result<Option<StoredRuleset>, WarehouseError> {
+        self.0.ruleset(version).await
+    }
+
+    async fn rulesets(&self, limit: u32) -> Result<Vec<StoredRuleset>, WarehouseError> {
+        self.0.rulesets(limit).await
+    }
+
+    async fn decision(
+        &self,
+        shop: &Shop,
+        decision_id: &str,
+    ) -> Result<Option<StoredDecision>, WarehouseError> {
+        self.0.decision(shop, decision_id).await
     }
 
     async fn purchases(&self, shop: &Shop, max_lines: usize) -> Result<Purchases, WarehouseError> {
@@ -383,6 +401,7 @@ impl Api {
                 Arc::clone(&rulesets),
                 shop.clone(),
             ),
+            decisions: Decisions::new(Arc::clone(&warehouse)),
             experiments: Experiments::new(Arc::clone(&warehouse), Arc::clone(&rulesets)),
             metrics: metrics.clone(),
             stopping: stopping.clone(),

@@ -12,7 +12,8 @@ use cartwright::domain::profile::Version;
 use cartwright::domain::recommend::Purchases;
 use cartwright::domain::recommend::sessions::Interaction;
 use cartwright::warehouse::{
-    Applied, Batch, Changes, OutcomeQuery, StoredPosition, StoredRuleset, Warehouse, WarehouseError,
+    Applied, Batch, Changes, OutcomeQuery, StoredDecision, StoredPosition, StoredRuleset, Warehouse,
+    WarehouseError,
 };
 use tokio::sync::Notify;
 
@@ -108,6 +109,22 @@ impl Warehouse for FaultyWarehouse {
 
     async fn store_ruleset(&self, source: &str, now: Timestamp) -> Result<StoredRuleset, WarehouseError> {
         self.inner.store_ruleset(source, now).await
+    }
+
+    async fn ruleset(&self, version: u64) -> Result<Option<StoredRuleset>, WarehouseError> {
+        self.inner.ruleset(version).await
+    }
+
+    async fn rulesets(&self, limit: u32) -> Result<Vec<StoredRuleset>, WarehouseError> {
+        self.inner.rulesets(limit).await
+    }
+
+    async fn decision(
+        &self,
+        shop: &Shop,
+        decision_id: &str,
+    ) -> Result<Option<StoredDecision>, WarehouseError> {
+        self.inner.decision(shop, decision_id).await
     }
 
     async fn purchases(&self, shop: &Shop, max_lines: usize) -> Result<Purchases, WarehouseError> {

@@ -50,6 +50,7 @@ macro_rules! contract {
                 an_apply_cut_short_leaves_all_or_nothing
                 readers_see_whole_batches_while_one_is_applied
                 rulesets_count_up_and_the_same_source_keeps_its_version
+                every_ruleset_is_kept
                 the_first_key_check_value_stays
                 purchases_are_the_newest_orders_without_charges
                 sessions_are_gathered_from_the_newest_events

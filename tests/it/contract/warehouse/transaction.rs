@@ -6,7 +6,7 @@ use bytes::Bytes;
 use cartwright::domain::ids::Timestamp;
 use cartwright::domain::ruleset::Ruleset;
 use cartwright::domain::transform::Effect;
-use cartwright::warehouse::{Applied, Changes, WarehouseError};
+use cartwright::warehouse::{Applied, Changes, StoredRuleset, WarehouseError};
 
 use super::effects::{
     by_server, decided, guest, imported, ordered, quarantined, refunded, shop, user, viewed,
@@ -452,6 +452,23 @@ pub(super) async fn rulesets_count_up_and_the_same_source_keeps_its_version(back
     );
     // Going back is a new version.
     assert!(warehouse.store_ruleset("a: 1", NOW).await.unwrap().version > second.version);
+}
+
+pub(super) async fn every_ruleset_is_kept(backend: &dyn Backend) {
+    let warehouse = backend.open().await;
+    for source in ["a", "b", "a"] {
+        warehouse.store_ruleset(source, NOW).await.unwrap();
+    }
+    let versions = |list: Vec<StoredRuleset>| -> Vec<(u64, String)> {
+        list.into_iter()
+            .map(|one| (one.version, one.source.to_string()))
+            .collect()
+    };
+    let newest = versions(warehouse.rulesets(2).await.unwrap());
+    assert_eq!(newest, [(3, "a".to_owned()), (2, "b".to_owned())]);
+    assert_eq!(warehouse.rulesets(9).await.unwrap().len(), 3);
+    assert_eq!(&*warehouse.ruleset(2).await.unwrap().unwrap().source, "b");
+    assert_eq!(warehouse.ruleset(4).await.unwrap(), None);
 }
 
 pub(super) async fn the_first_key_check_value_stays(backend: &dyn Backend) {

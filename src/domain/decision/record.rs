@@ -1,0 +1,228 @@
+//! What a decision record keeps of a decision's input, and the decision made again from it.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{Decision, ProfileState, Request, Terms, decide};
+use crate::domain::consent::{Choice, ConsentStatement};
+use crate::domain::ids::{SubjectId, Timestamp};
+use crate::domain::profile::{Cart, CartLine, Document, Version};
+use crate::domain::recommend::{Excerpt, Population};
+use crate::domain::ruleset::Ruleset;
+
+/// The request as the decision saw it, as JSON text: pseudonyms, no raw identifiers; with `named` false none at all, since the
+/// shopper denied analytics, or may have done so as far as could be read.
+pub fn request_facts(request: &Request<'_>, named: bool, terms: &Terms, unavailable: bool) -> String {
+    #[derive(Serialize)]
+    struct Line<'a> {
+        item: &'a str,
+        quantity: i64,
+        price_minor: Option<i64>,
+    }
+    #[derive(Serialize)]
+    struct Facts<'a> {
+        user: Option<&'a SubjectId>,
+        anonymous: Option<&'a SubjectId>,
+        session: Option<&'a str>,
+        placements: Option<&'a [&'a str]>,
+        cart: Option<Vec<Line<'a>>>,
+        currency: Option<&'a str>,
+        country: Option<&'a str>,
+        locale: Option<&'a str>,
+        device: Option<&'a str>,
+        #[serde(skip_serializing_if = "<[_]>::is_empty")]
+        candidates: &'a [(&'a str, &'a [&'a str])],
+        consent: ConsentStatement,
+        consent_default: Choice,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        profile_unavailable: bool,
+    }
+    fn line<'a>(line: &CartLine<'a>) -> Line<'a> {
+        Line {
+            item: line.item,
+            quantity: line.quantity,
+            price_minor: line.price_minor,
+        }
+    }
+    let facts = Facts {
+        user: request.user.filter(|_| named),
+        anonymous: request.anonymous.filter(|_| named),
+        session: request.session.filter(|_| named),
+        placements: request.placements,
+        cart: request.cart.map(|cart| cart.lines.iter().map(line).collect()),
+        currency: request.currency,
+        country: request.country,
+        locale: request.locale,
+        device: request.device,
+        candidates: request.candidates,
+        consent: request.consent,
+        consent_default: terms.consent_default,
+        profile_unavailable: unavailable,
+    };
+    // A struct of strings and numbers always serialises.
+    serde_json::to_string(&facts).unwrap_or_default()
+}
+
+/// All facts of a record, as JSON: the request's (see [`request_facts`]), the profile's bytes as they were read, and what was
+/// consulted of the population.
+pub fn whole_facts(request: String, profile: Option<&[u8]>, population: &Excerpt) -> Box<RawValue> {
+    #[derive(Serialize)]
+    struct Facts<'a> {
+        request: &'a RawValue,
+        profile: Option<String>,
+        population: &'a Excerpt,
+    }
+    let request = RawValue::from_string(request).ok();
+    let facts = Facts {
+        request: request.as_deref().unwrap_or(RawValue::NULL),
+        profile: profile.map(|bytes| STANDARD.encode(bytes)),
+        population,
+    };
+    serde_json::value::to_raw_value(&facts).unwrap_or_else(|_| RawValue::NULL.to_owned())
+}
+
+/// Facts read back.
+#[derive(Debug)]
+pub struct RecordedFacts {
+    asked: Asked,
+    document: Option<Document>,
+    population: Population,
+}
+
+/// Why a decision cannot be made again.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    #[error("the facts are not those of a decision: {0}")]
+    Facts(serde_json::Error),
+    #[error("the profile in the record cannot be read: {0}")]
+    Profile(String),
+}
+
+#[derive(Debug, Deserialize)]
+struct Asked {
+    user: Option<SubjectId>,
+    anonymous: Option<SubjectId>,
+    session: Option<String>,
+    placements: Option<Vec<String>>,
+    cart: Option<Vec<AskedLine>>,
+    currency: Option<String>,
+    country: Option<String>,
+    locale: Option<String>,
+    device: Option<String>,
+    #[serde(default)]
+    candidates: Vec<(String, Vec<String>)>,
+    consent: ConsentStatement,
+    consent_default: Choice,
+    #[serde(default)]
+    profile_unavailable: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct AskedLine {
+    item: String,
+    quantity: i64,
+    price_minor: Option<i64>,
+}
+
+impl RecordedFacts {
+    /// Reads what [`whole_facts`] wrote.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub fn read(facts: &str) -> Result<RecordedFacts, RecordError> {
+        #[derive(Deserialize)]
+        struct Facts {
+            request: Asked,
+            profile: Option<String>,
+            population: Excerpt,
+        }
+        let facts: Facts = serde_json::from_str(facts).map_err(RecordError::Facts)?;
+        let decode = |text: String| -> Result<Document, RecordError> {
+            let bytes = STANDARD
+                .decode(text)
+                .map_err(|error| RecordError::Profile(error.to_string()))?;
+            Document::decode(&bytes).map_err(|error| RecordError::Profile(error.to_string()))
+        };
+        Ok(RecordedFacts {
+            asked: facts.request,
+            document: facts.profile.map(decode).transpose()?,
+            population: Population::of_excerpt(&facts.population),
+        })
+    }
+
+    /// Of the profile that was read.
+    pub fn profile_version(&self) -> Option<Version> {
+        self.document.as_ref().map(|document| document.version)
+    }
+
+    /// Decides again, under `ruleset` as of `decided_at`, and hands the decision to `see`.
+    pub fn decide_again<T>(
+        &self,
+        ruleset: &Ruleset,
+        decided_at: Timestamp,
+        explain: bool,
+        see: impl FnOnce(&Decision<'_>) -> T,
+    ) -> T {
+        let asked = &self.asked;
+        let cart = asked.cart.as_deref().map(cart);
+        let placements: Option<Vec<&str>> = asked
+            .placements
+            .as_ref()
+            .map(|names| names.iter().map(String::as_str).collect());
+        let offers: Vec<(&str, Vec<&str>)> = asked
+            .candidates
+            .iter()
+            .map(|(name, list)| (name.as_str(), list.iter().map(String::as_str).collect()))
+            .collect();
+        let offers: Vec<(&str, &[&str])> = offers.iter().map(|(name, list)| (*name, &**list)).collect();
+        let request = Request {
+            user: asked.user.as_ref(),
+            anonymous: asked.anonymous.as_ref(),
+            session: asked.session.as_deref(),
+            placements: placements.as_deref(),
+            cart: cart.as_ref(),
+            currency: asked.currency.as_deref(),
+            country: asked.country.as_deref(),
+            locale: asked.locale.as_deref(),
+            device: asked.device.as_deref(),
+            candidates: &offers,
+            consent: asked.consent,
+        };
+        let terms = Terms {
+            consent_default: asked.consent_default,
+            // Without one there would be no record.
+            record_permit: true,
+            explain,
+        };
+        let profile = match &self.document {
+            _ if asked.profile_unavailable => ProfileState::Unavailable,
+            Some(document) => ProfileState::Known(&document.part),
+            None => ProfileState::Absent,
+        };
+        see(&decide(
+            ruleset,
+            &self.population,
+            profile,
+            &request,
+            decided_at,
+            &terms,
+        ))
+    }
+}
+
+fn cart(lines: &[AskedLine]) -> Cart<'_> {
+    let mut cart = Cart::default();
+    for line in lines {
+        let amount = line.price_minor.unwrap_or(0).saturating_mul(line.quantity);
+        cart.total_minor = cart.total_minor.saturating_add(amount);
+        cart.count = cart.count.saturating_add(line.quantity);
+        cart.lines.push(CartLine {
+            item: &line.item,
+            quantity: line.quantity,
+            price_minor: line.price_minor,
+        });
+    }
+    cart
+}

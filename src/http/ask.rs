@@ -215,35 +215,35 @@ pub(super) struct AskBody<'a> {
     #[serde(borrow)]
     pub(super) key: Option<Cow<'a, str>>,
     #[serde(borrow)]
-    user_id: Option<Cow<'a, str>>,
+    pub(super) user_id: Option<Cow<'a, str>>,
     #[serde(borrow)]
-    user_token: Option<Cow<'a, str>>,
+    pub(super) user_token: Option<Cow<'a, str>>,
     #[serde(borrow)]
-    anonymous_id: Option<Cow<'a, str>>,
+    pub(super) anonymous_id: Option<Cow<'a, str>>,
     #[serde(borrow)]
-    session_id: Option<Cow<'a, str>>,
-    placements: Option<Vec<String>>,
+    pub(super) session_id: Option<Cow<'a, str>>,
+    pub(super) placements: Option<Vec<String>>,
     #[serde(borrow)]
-    cart: Option<Vec<LineBody<'a>>>,
+    pub(super) cart: Option<Vec<LineBody<'a>>>,
     #[serde(borrow)]
-    currency: Option<Cow<'a, str>>,
+    pub(super) currency: Option<Cow<'a, str>>,
     #[serde(borrow)]
-    country: Option<Cow<'a, str>>,
+    pub(super) country: Option<Cow<'a, str>>,
     #[serde(borrow)]
-    locale: Option<Cow<'a, str>>,
+    pub(super) locale: Option<Cow<'a, str>>,
     #[serde(borrow)]
-    device: Option<Cow<'a, str>>,
+    pub(super) device: Option<Cow<'a, str>>,
     #[serde(borrow)]
-    consent: Option<&'a RawValue>,
-    deadline_ms: Option<u64>,
-    explain: Option<bool>,
-    candidates: Option<BTreeMap<String, Vec<String>>>,
+    pub(super) consent: Option<&'a RawValue>,
+    pub(super) deadline_ms: Option<u64>,
+    pub(super) explain: Option<bool>,
+    pub(super) candidates: Option<BTreeMap<String, Vec<String>>>,
     #[serde(borrow)]
     pub(super) events: Option<Vec<&'a RawValue>>,
 }
 
 #[derive(Debug, Deserialize)]
-struct LineBody<'a> {
+pub(super) struct LineBody<'a> {
     #[serde(borrow)]
     sku: Cow<'a, str>,
     quantity: u32,

@@ -267,6 +267,8 @@ fn described_routes() -> OpenApiRouter<State> {
     OpenApiRouter::with_openapi(openapi::base())
         .routes(routes!(personalize::get, personalize::post))
         .routes(routes!(events::post))
+        .routes(routes!(personalize::ofrep::bulk))
+        .routes(routes!(personalize::ofrep::single))
         .routes(routes!(admin::results))
         .routes(routes!(admin::decision))
         .routes(routes!(health::live))
@@ -299,9 +301,12 @@ fn cors(allowed_origins: &[String]) -> CorsLayer {
             header::AUTHORIZATION,
             header::CONTENT_TYPE,
             header::CONTENT_ENCODING,
+            header::IF_NONE_MATCH,
+            header::HeaderName::from_static(personalize::ofrep::API_KEY),
         ])
         .expose_headers([
             header::RETRY_AFTER,
+            header::ETAG,
             header::HeaderName::from_static("server-timing"),
         ])
         .max_age(PREFLIGHT_MAX_AGE)

@@ -76,6 +76,7 @@ pub(super) fn base() -> OpenApi {
     ),
     tags(
         (name = "personalize", description = "Decisions for checkout pages"),
+        (name = "ofrep", description = "The same decisions for OpenFeature's SDKs: every `content` placement is a flag"),
         (name = "events", description = "What shoppers do"),
         (name = "health", description = "For orchestrators and balancers"),
     ),
@@ -92,6 +93,8 @@ impl Modify for Keys {
         let url_key = ApiKeyValue::with_description("key", "Public keys only: URLs end up in logs");
         components.add_security_scheme("key", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
         components.add_security_scheme("basic", SecurityScheme::Http(Http::new(HttpAuthScheme::Basic)));
+        let api_key = ApiKeyValue::with_description("X-API-Key", "As OFREP's providers may send it");
+        components.add_security_scheme("api_key", SecurityScheme::ApiKey(ApiKey::Header(api_key)));
         components.add_security_scheme("url_key", SecurityScheme::ApiKey(ApiKey::Query(url_key)));
     }
 }

@@ -26,6 +26,7 @@ labels! {
         GetPersonalize => "get_personalize",
         PostPersonalize => "post_personalize",
         PostEvents => "post_events",
+        Ofrep => "ofrep",
         Health => "health",
         Openapi => "openapi",
         Metrics => "metrics",

@@ -4,7 +4,35 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
+use super::Personalize;
+use crate::deadline::Deadline;
+use crate::domain::event::Body;
+use crate::domain::ids::Timestamp;
 use crate::http::ask::Ask;
+use crate::http::error::{Code, Problem};
+use crate::ingest::{Origin, Receipt};
+use crate::keys::ApiKey;
+
+impl Personalize {
+    /// Makes events durable that came along. They are in the overlay then, where the read finds them.
+    pub(super) async fn take(
+        &self,
+        key: &ApiKey,
+        ask: &Ask<'_>,
+        events: &[&RawValue],
+        now: Timestamp,
+        deadline: Deadline,
+    ) -> Result<Vec<Receipt>, Problem> {
+        let bytes = with_ids(events, ask);
+        let body = Body::parse(&bytes, self.ingest.limits().max_events)?;
+        let origin = Origin {
+            shop: &key.shop,
+            source: key.kind.into(),
+        };
+        let accepted = deadline.bound(self.ingest.accept(&body, origin, now)).await;
+        Ok(accepted.map_err(|_| Code::OutcomeUnknown)??)
+    }
+}
 
 /// What an event says for itself.
 #[derive(Default, Deserialize)]
@@ -49,7 +77,7 @@ impl Own<'_> {
 /// Events of `POST /personalize` as a body of `POST /events`. An event that names nobody takes the request's ids, one
 /// of the same shopper the request's consent where it states none. An event that cannot be read is passed on as it is, for
 /// validation to say what is wrong with it.
-pub(super) fn with_ids(events: &[&RawValue], ask: &Ask<'_>) -> Vec<u8> {
+fn with_ids(events: &[&RawValue], ask: &Ask<'_>) -> Vec<u8> {
     let mut out = b"[".to_vec();
     for (index, event) in events.iter().enumerate() {
         if index > 0 {

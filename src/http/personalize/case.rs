@@ -64,7 +64,20 @@ pub(super) struct Case<'a, 'q> {
     pub(super) receipts: Option<&'a [Receipt]>,
 }
 
-impl Case<'_, '_> {
+impl<'a, 'q> Case<'a, 'q> {
+    /// Before anything is read.
+    pub(super) fn new(shop: &'a Shop, ask: &'a Ask<'q>, shopper: Shopper, now: Timestamp) -> Self {
+        Case {
+            shop,
+            ask,
+            shopper,
+            read: Read::NOBODY,
+            now,
+            overloaded: false,
+            receipts: None,
+        }
+    }
+
     /// The request's cart, in minor units of the request's currency, else of the ruleset's.
     pub(super) fn cart<'c>(&'c self, ruleset: &Ruleset) -> Option<Cart<'c>> {
         let lines = self.ask.cart.as_ref()?;

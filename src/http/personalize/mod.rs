@@ -15,6 +15,7 @@
 
 mod along;
 mod case;
+pub(super) mod ofrep;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,16 +23,14 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
-use serde_json::value::RawValue;
 use smallvec::SmallVec;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use self::along::with_ids;
 use self::case::{Case, Shopper};
 use super::Settings;
-use super::answer::{Answer, Degraded, Timing, respond};
+use super::answer::{Answer, Degraded, Frame, Timing, respond};
 use super::ask::{Ask, AskBody};
 use super::decision_id::decision_id;
 use super::error::{Code, Problem, ProblemBody};
@@ -39,13 +38,12 @@ use super::extract::{BodyLimits, authenticate, presented_key};
 use crate::clock;
 use crate::deadline::Deadline;
 use crate::domain::decision::{self, Decision, Filling, PlacementDecision, Reason, Terms};
-use crate::domain::event::Body;
 use crate::domain::ids::{IdKind, PseudonymKey, Timestamp};
 use crate::domain::recommend::Population;
 use crate::domain::ruleset::Ruleset;
 use crate::domain::transform::DecisionSubject;
 use crate::domain::user_token::UserTokenKey;
-use crate::ingest::{Ingest, Origin, Receipt};
+use crate::ingest::Ingest;
 use crate::keys::{ApiKey, KeyKind, KeyRing};
 use crate::population::Populations;
 use crate::profiles::{ProfileReader, Read};
@@ -139,7 +137,8 @@ impl Personalize {
         let now = clock::now();
         let shopper = self.identify(key, &ask, now)?;
         let deadline = self.deadline(&ask, started);
-        Ok(self.answer(key, &ask, shopper, now, deadline, None).await)
+        let case = Case::new(&key.shop, &ask, shopper, now);
+        Ok(self.answer_whole(case, deadline).await)
     }
 
     async fn answer_body(&self, request: Request) -> Result<Response, Problem> {
@@ -163,9 +162,11 @@ impl Personalize {
         } else {
             Some(self.take(key, &ask, &events, now, deadline).await?)
         };
-        Ok(self
-            .answer(key, &ask, shopper, now, deadline, receipts.as_deref())
-            .await)
+        let case = Case {
+            receipts: receipts.as_deref(),
+            ..Case::new(&key.shop, &ask, shopper, now)
+        };
+        Ok(self.answer_whole(case, deadline).await)
     }
 
     fn respond(&self, route: Route, started: Instant, answer: Result<Response, Problem>) -> Response {
@@ -213,67 +214,53 @@ impl Personalize {
         })
     }
 
-    /// Makes events durable that came along. They are in the overlay then, where the read finds them.
-    async fn take(
-        &self,
-        key: &ApiKey,
-        ask: &Ask<'_>,
-        events: &[&RawValue],
-        now: Timestamp,
-        deadline: Deadline,
-    ) -> Result<Vec<Receipt>, Problem> {
-        let bytes = with_ids(events, ask);
-        let body = Body::parse(&bytes, self.ingest.limits().max_events)?;
-        let origin = Origin {
-            shop: &key.shop,
-            source: key.kind.into(),
-        };
-        let accepted = deadline.bound(self.ingest.accept(&body, origin, now)).await;
-        Ok(accepted.map_err(|_| Code::OutcomeUnknown)??)
+    /// From here on nothing fails.
+    async fn answer_whole(&self, case: Case<'_, '_>, deadline: Deadline) -> Response {
+        let ruleset = self.rulesets.current();
+        let write =
+            |_: &Case<'_, '_>, frame: &Frame<'_>, decision: &Decision<'_>| Some(frame.write(decision));
+        let (body, timing) = self.answer(case, ruleset, deadline, write).await;
+        respond(body.unwrap_or_default(), timing)
     }
 
-    /// From here on nothing fails.
+    /// Reads, decides and records. `write` makes the body; where it makes none, since the caller has it already, nothing was
+    /// served, and nothing is recorded or counted.
     async fn answer(
         &self,
-        key: &ApiKey,
-        ask: &Ask<'_>,
-        shopper: Shopper,
-        now: Timestamp,
+        mut case: Case<'_, '_>,
+        ruleset: Option<Arc<Ruleset>>,
         deadline: Deadline,
-        receipts: Option<&[Receipt]>,
-    ) -> Response {
+        write: impl FnOnce(&Case<'_, '_>, &Frame<'_>, &Decision<'_>) -> Option<Vec<u8>>,
+    ) -> (Option<Vec<u8>>, Timing) {
         let started = Instant::now();
         let place = self.places.try_acquire();
-        let read = match &place {
-            Ok(_) => self.profiles.read(shopper.viewer(), deadline).await,
+        case.overloaded = place.is_err();
+        case.read = match &place {
+            Ok(_) => self.profiles.read(case.shopper.viewer(), deadline).await,
             Err(_) => Read {
-                incomplete: shopper.has_id(),
+                incomplete: case.shopper.has_id(),
                 ..Read::NOBODY
             },
         };
         let read_at = Instant::now();
-        let case = Case {
-            shop: &key.shop,
-            ask,
-            shopper,
-            read,
-            now,
-            overloaded: place.is_err(),
-            receipts,
+        let body = match ruleset {
+            Some(ruleset) => self.decide(case, &ruleset, write),
+            None => self.without_ruleset(&case, write),
         };
-        let body = self.decide(case);
         let timing = Timing {
             profile_us: micros(read_at - started),
             decide_us: micros(read_at.elapsed()),
         };
-        respond(body, timing)
+        (body, timing)
     }
 
     /// Decides, hands the record over, and writes the answer.
-    fn decide(&self, case: Case<'_, '_>) -> Vec<u8> {
-        let Some(ruleset) = self.rulesets.current() else {
-            return self.without_ruleset(&case);
-        };
+    fn decide(
+        &self,
+        case: Case<'_, '_>,
+        ruleset: &Ruleset,
+        write: impl FnOnce(&Case<'_, '_>, &Frame<'_>, &Decision<'_>) -> Option<Vec<u8>>,
+    ) -> Option<Vec<u8>> {
         let population = self.populations.current();
         // Taken before anything is decided; nobody unknown is recorded.
         let permit = if case.shopper.has_id() {
@@ -282,7 +269,7 @@ impl Personalize {
             None
         };
         let id = decision_id(case.now);
-        let (body, served) = self.fill(&case, id, &ruleset, &population, permit.is_some());
+        let (body, served) = self.fill(&case, id, ruleset, &population, permit.is_some(), write)?;
         match (permit, served) {
             (Some(permit), Some(served)) => {
                 let (subject, profile) = match case.is_anonymous() {
@@ -299,7 +286,7 @@ impl Personalize {
             (None, Some(_)) => self.recorder.refuse(),
             (None, None) => {}
         }
-        body
+        Some(body)
     }
 
     /// The answer, and its record where there is to be one.
@@ -310,7 +297,8 @@ impl Personalize {
         ruleset: &Ruleset,
         population: &Population,
         record_permit: bool,
-    ) -> (Vec<u8>, Option<Served>) {
+        write: impl FnOnce(&Case<'_, '_>, &Frame<'_>, &Decision<'_>) -> Option<Vec<u8>>,
+    ) -> Option<(Vec<u8>, Option<Served>)> {
         let cart = case.cart(ruleset);
         let names = case.ask.placements.as_ref();
         let names: Option<SmallVec<[&str; 4]>> =
@@ -331,16 +319,18 @@ impl Personalize {
             Degraded::DECISIONS,
             !decision.withheld.is_empty() || (recorded && !record_permit),
         );
-        let body = case.frame(id, degraded).write(&decision);
+        let body = write(case, &case.frame(id, degraded), &decision)?;
         self.count(&decision, degraded);
-        (
-            body,
-            recorded.then(|| case.served(&decision, &request, &terms, id, ruleset, population)),
-        )
+        let served = recorded.then(|| case.served(&decision, &request, &terms, id, ruleset, population));
+        Some((body, served))
     }
 
     /// Whatever is asked for, with nothing in it: this node has no ruleset yet and isn't ready.
-    fn without_ruleset(&self, case: &Case<'_, '_>) -> Vec<u8> {
+    fn without_ruleset(
+        &self,
+        case: &Case<'_, '_>,
+        write: impl FnOnce(&Case<'_, '_>, &Frame<'_>, &Decision<'_>) -> Option<Vec<u8>>,
+    ) -> Option<Vec<u8>> {
         let names = case.ask.placements.iter().flatten();
         let placements = names.map(|name| PlacementDecision {
             name,
@@ -356,7 +346,7 @@ impl Personalize {
         let mut degraded = case.degraded();
         degraded.note(Degraded::RULESET, true);
         self.count(&decision, degraded);
-        case.frame(decision_id(case.now), degraded).write(&decision)
+        write(case, &case.frame(decision_id(case.now), degraded), &decision)
     }
 
     /// Always what depends on an experiment or touches the profile; of the rest, a share by the id's random bits.

@@ -8,6 +8,7 @@ mod experiments;
 mod health;
 mod identity;
 mod near;
+mod ofrep;
 mod overlay;
 mod personalize;
 mod publish;

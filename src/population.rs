@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 use crate::clock;
 use crate::domain::experiment::Posteriors;
 use crate::domain::ids::Shop;
-use crate::domain::recommend::Population;
 use crate::domain::recommend::sessions::{SessionIndex, Tuning};
+use crate::domain::recommend::{Catalogue, Population};
 use crate::rulesets::Rulesets;
 use crate::warehouse::{OutcomeQuery, Warehouse, WarehouseError};
 
@@ -24,6 +24,9 @@ const MAX_LINES: usize = 500_000;
 
 /// The newest events that the session index is built from.
 const MAX_EVENTS: usize = 500_000;
+
+/// Products whose stock, price and category count.
+const MAX_PRODUCTS: usize = 200_000;
 
 /// The shortest time between two builds.
 const REFRESH_EVERY: Duration = Duration::from_secs(5);
@@ -66,11 +69,14 @@ impl Populations {
         let posteriors = self.posteriors().await?;
         let purchases = self.warehouse.purchases(&self.shop, MAX_LINES).await?;
         let interactions = self.warehouse.interactions(&self.shop, MAX_EVENTS).await?;
+        let catalogue = self.warehouse.catalogue(&self.shop, MAX_PRODUCTS).await?;
         let build = move || {
+            let catalogue = Catalogue::of(catalogue);
             let sessions = SessionIndex::build(interactions, Tuning::default());
             Population::build(&purchases)
                 .with_posteriors(posteriors)
                 .with_sessions(Arc::new(sessions))
+                .with_catalogue(catalogue)
         };
         let built = tokio::task::spawn_blocking(build).await;
         match built {

@@ -25,6 +25,9 @@ pub(super) struct Product<'a> {
     pub(super) category: Option<Cow<'a, str>>,
     pub(super) price: Option<Price<'a>>,
     pub(super) quantity: Option<i64>,
+    /// Pieces that can be sold.
+    pub(super) stock: Option<i64>,
+    pub(super) image_url: Option<Cow<'a, str>>,
     is_charge: bool,
 }
 
@@ -139,6 +142,7 @@ impl<'a> Commerce<'a> {
             | Event::ProductRemovedFromWishlist
             | Event::WishlistProductAddedToCart
             | Event::ProductReviewed
+            | Event::ProductUpdated
                 if self.product.item().is_none() =>
             {
                 return Err(QuarantineCode::MissingProductId);
@@ -226,6 +230,14 @@ impl<'a> Product<'a> {
                     None => None,
                 };
             }
+            "stock" => {
+                let stock = decimal(reader, Code::InvalidQuantity)?;
+                self.stock = match stock {
+                    Some(stock) => Some(stock.value.to_integer().ok_or(Code::InvalidQuantity)?.max(0)),
+                    None => None,
+                };
+            }
+            "image_url" | "imageUrl" => self.image_url = text(reader)?,
             "is_charge" | "isCharge" => {
                 self.is_charge = match reader.value() {
                     Ok(Value::Bool(flag)) => flag,

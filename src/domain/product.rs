@@ -22,6 +22,20 @@ pub struct Product {
     /// The unit price in minor units, and its currency.
     pub price: Option<Stated<(i64, Arc<str>)>>,
     pub is_charge: Stated<bool>,
+    /// Pieces that can be sold.
+    pub stock: Option<Stated<i64>>,
+    pub image_url: Option<Stated<Arc<str>>>,
+}
+
+/// What a recommender has to know of a product.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CatalogueItem {
+    pub item: Arc<str>,
+    pub category: Option<Arc<str>>,
+    /// The unit price in minor units, and its currency.
+    pub price: Option<(i64, Arc<str>)>,
+    pub stock: Option<i64>,
+    pub is_charge: bool,
 }
 
 impl Product {
@@ -46,6 +60,11 @@ impl Product {
                 value: seen.is_charge,
                 stamp: seen.stamp.clone(),
             },
+            stock: seen.stock.map(|value| Stated {
+                value,
+                stamp: seen.stamp.clone(),
+            }),
+            image_url: text(&seen.image_url),
         }
     }
 
@@ -54,6 +73,8 @@ impl Product {
         later_option(&mut self.category, other.category);
         later_option(&mut self.price, other.price);
         later(&mut self.is_charge, other.is_charge);
+        later_option(&mut self.stock, other.stock);
+        later_option(&mut self.image_url, other.image_url);
     }
 }
 
@@ -85,6 +106,8 @@ mod tests {
             price_minor,
             currency: price_minor.map(|_| "EUR".into()),
             is_charge: false,
+            stock: None,
+            image_url: None,
             stamp: Stamp {
                 time: Timestamp(time),
                 event_id: "e".into(),

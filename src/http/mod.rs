@@ -21,6 +21,7 @@ mod health;
 pub mod openapi;
 mod operator;
 mod personalize;
+mod products;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -269,6 +270,7 @@ fn described_routes() -> OpenApiRouter<State> {
         .routes(routes!(events::post))
         .routes(routes!(personalize::ofrep::bulk))
         .routes(routes!(personalize::ofrep::single))
+        .routes(routes!(products::put))
         .routes(routes!(admin::results))
         .routes(routes!(admin::decision))
         .routes(routes!(health::live))

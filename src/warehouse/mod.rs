@@ -20,6 +20,7 @@ use bytes::Bytes;
 use crate::config::masked;
 use crate::domain::experiment::Outcomes;
 use crate::domain::ids::{Shop, SubjectId, Timestamp};
+use crate::domain::product::CatalogueItem;
 use crate::domain::profile::Version;
 use crate::domain::recommend::Purchases;
 use crate::domain::recommend::sessions::Interaction;
@@ -181,6 +182,9 @@ pub trait Warehouse: Send + Sync + std::fmt::Debug {
 
     /// What sessions touched, from the newest `max_events` events that touch items: the session index's past.
     async fn interactions(&self, shop: &Shop, max_events: usize) -> Result<Vec<Interaction>, WarehouseError>;
+
+    /// What is known of the shop's products, at most `max_items` of them.
+    async fn catalogue(&self, shop: &Shop, max_items: usize) -> Result<Vec<CatalogueItem>, WarehouseError>;
 
     /// What an experiment's variants have achieved.
     async fn outcomes(&self, query: &OutcomeQuery<'_>) -> Result<Outcomes, WarehouseError>;

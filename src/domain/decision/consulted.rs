@@ -9,7 +9,7 @@ use super::recommending::{CART_ITEMS, MOST_BOOSTED, RECENT_ITEMS};
 use super::{ProfileState, Request};
 use crate::domain::profile::{Cart, ProfilePart};
 use crate::domain::recommend::{Excerpt, Excerpting, Population};
-use crate::domain::ruleset::{Placement, PlacementKind, Ruleset, VariantEffect};
+use crate::domain::ruleset::{Arrangement, Placement, PlacementKind, Ruleset, VariantEffect};
 
 /// The excerpt of `population` with which [`super::decide()`] makes the same decision; a little more than it consulted.
 pub fn consulted(
@@ -46,55 +46,59 @@ pub fn consulted(
                     excerpting.count(*by, &candidate.id);
                 }
             }
-            PlacementKind::Recommendation { limit, .. } => {
+            PlacementKind::Recommendation {
+                limit,
+                fallback,
+                rules,
+            } => {
                 let lines = cart.map_or(0, |cart| cart.lines.len());
-                // Those shown, those in the cart, and those hidden are passed over on the way to the last place.
-                excerpting.popular(2 * limit + lines + most_hidden(ruleset, placement));
                 let hidden = most_hidden(ruleset, placement);
-                relate(
-                    &mut excerpting,
-                    cart,
-                    part,
-                    MOST_BOOSTED.max(*limit) + lines + hidden,
-                );
+                let admits =
+                    |id: &str| rules.admits(id, population.catalogue().facts(id), ruleset.currency());
+                // Those shown, those in the cart, and those hidden are passed over on the way to the last place.
+                excerpting.popular(2 * limit + lines + hidden, admits);
+                let session = relate(&mut excerpting, cart, part);
+                excerpting.went_on(&session, MOST_BOOSTED.max(*limit) + lines + hidden, admits);
+                let pinned = arrangements(ruleset, placement).flat_map(|arrangement| &arrangement.pin);
+                for item in fallback.iter().chain(pinned) {
+                    excerpting.known(item);
+                }
             }
         }
     }
     excerpting.finish()
 }
 
-fn relate(
+/// Notes what is bought together with the session's items, and returns them.
+fn relate<'s>(
     excerpting: &mut Excerpting<'_>,
-    cart: Option<&Cart<'_>>,
-    part: Option<&ProfilePart>,
-    suggestions: usize,
-) {
-    let mut session: SmallVec<[&str; 16]> = SmallVec::new();
+    cart: Option<&'s Cart<'_>>,
+    part: Option<&'s ProfilePart>,
+) -> SmallVec<[&'s str; 16]> {
     let lines = cart.map_or(&[][..], |cart| &cart.lines);
-    for line in lines.iter().rev().take(CART_ITEMS) {
-        excerpting.related(line.item);
-        session.push(line.item);
-    }
     let recent = part.into_iter().flat_map(ProfilePart::recent_items);
     let others = recent.filter(|item| !lines.iter().any(|line| line.item == *item));
-    for item in others.take(RECENT_ITEMS) {
+    let newest = lines.iter().rev().take(CART_ITEMS).map(|line| line.item);
+    let session: SmallVec<[&str; 16]> = newest.chain(others.take(RECENT_ITEMS)).collect();
+    for item in &session {
         excerpting.related(item);
-        session.push(item);
     }
-    excerpting.went_on(&session, suggestions);
+    session
+}
+
+fn arrangements<'r>(ruleset: &'r Ruleset, placement: &'r Placement) -> impl Iterator<Item = &'r Arrangement> {
+    let slots = placement.experiences.iter();
+    slots
+        .filter_map(|slot| ruleset.experiences().get(slot.experience as usize))
+        .flat_map(|experience| &experience.variants)
+        .filter_map(|variant| match &variant.effect {
+            VariantEffect::Arrange(arrangement) => Some(arrangement),
+            VariantEffect::Payload(_) => None,
+        })
 }
 
 fn most_hidden(ruleset: &Ruleset, placement: &Placement) -> usize {
-    let experiences = placement
-        .experiences
-        .iter()
-        .filter_map(|slot| ruleset.experiences().get(slot.experience as usize));
-    let hidden = experiences
-        .flat_map(|experience| &experience.variants)
-        .map(|variant| match &variant.effect {
-            VariantEffect::Arrange(arrangement) => arrangement.hide.len(),
-            VariantEffect::Payload(_) => 0,
-        });
+    let hidden = arrangements(ruleset, placement).map(|arrangement| arrangement.hide.len());
     hidden.max().unwrap_or(0)
 }
 
@@ -106,7 +110,9 @@ mod tests {
     use crate::domain::consent::Choice;
     use crate::domain::decision::{Decision, Filling, Terms, decide};
     use crate::domain::ids::Timestamp;
+    use crate::domain::product::CatalogueItem;
     use crate::domain::profile::CartLine;
+    use crate::domain::recommend::Catalogue;
     use crate::domain::recommend::sessions::{Interaction, SessionIndex, Tuning};
     use crate::domain::recommend::{PurchasedOrder, Purchases};
 
@@ -119,6 +125,7 @@ placements:
   items: {kind: ranking, by: item, candidates: [i0, i7, i11, nothing]}
   upsell: {kind: recommendation, limit: 3, fallback: [i0, i1]}
   arranged: {kind: recommendation, limit: 2, fallback: [i0]}
+  ruled: {kind: recommendation, limit: 2, fallback: [i0], exclude: [i3], categories: [c0, c1], price: {min: 1, max: 9}}
 experiences:
   - {id: tidy, placement: arranged, hide: [i0, i1, i2], pin: [i9], boost: {i5: 3.0}}
 "#;
@@ -149,6 +156,7 @@ experiences:
                 (prop::collection::vec(0u8..14, 1..6), 0u8..4, 0u8..4), 0..60),
             cart in prop::option::of(prop::collection::vec(0u8..16, 0..9)),
             with_sessions in any::<bool>(),
+            stock in prop::collection::vec(prop::option::of(0i64..3), 0..14),
         ) {
             let orders = orders.into_iter().map(|(items, pay, ship)| PurchasedOrder {
                 items: items.into_iter().map(|item| name("i", item)).collect(),
@@ -168,6 +176,14 @@ experiences:
             if with_sessions {
                 population = population.with_sessions(Arc::new(sessions));
             }
+            let products = stock.iter().zip(0u8..).map(|(stock, item)| CatalogueItem {
+                item: name("i", item),
+                category: Some(name("c", item % 3)),
+                price: Some((i64::from(item) * 100, "GBP".into())),
+                stock: *stock,
+                is_charge: false,
+            });
+            let population = population.with_catalogue(Catalogue::of(products.collect()));
             let ruleset = Ruleset::parse(RULESET, 1).unwrap();
             let names: Vec<Arc<str>> = cart.iter().flatten().map(|item| name("i", *item)).collect();
             let lines = names.iter().map(|item| CartLine { item, quantity: 1, price_minor: None });

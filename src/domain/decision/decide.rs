@@ -15,7 +15,7 @@ use crate::domain::ids::Timestamp;
 use crate::domain::profile::{Cart, ProfilePart};
 use crate::domain::recommend::Population;
 use crate::domain::ruleset::{
-    Arrangement, Candidate, Experience, HELD_OUT, Placement, PlacementKind, Ruleset, VariantEffect,
+    Arrangement, Candidate, Experience, HELD_OUT, ItemRules, Placement, PlacementKind, Ruleset, VariantEffect,
 };
 
 /// Decides what to show. See the module's documentation for the rules.
@@ -220,8 +220,12 @@ impl<'a> Filler<'a, '_> {
                     self.reason(placement, &selection, Some(basis)),
                 )
             }
-            PlacementKind::Recommendation { limit, fallback } => {
-                let (items, basis) = self.recommend(*limit, fallback, &selection);
+            PlacementKind::Recommendation {
+                limit,
+                fallback,
+                rules,
+            } => {
+                let (items, basis) = self.recommend(*limit, fallback, rules, &selection);
                 (
                     Filling::Recommendation(items),
                     self.reason(placement, &selection, Some(basis)),
@@ -251,6 +255,7 @@ impl<'a> Filler<'a, '_> {
         &self,
         limit: usize,
         fallback: &'a [Arc<str>],
+        rules: &'a ItemRules,
         selection: &Selection<'a>,
     ) -> (super::Items<'a>, Basis) {
         let lines = self.cart.map_or(&[][..], |cart| &cart.lines);
@@ -264,6 +269,8 @@ impl<'a> Filler<'a, '_> {
             limit,
             fallback,
             arrangement: selection.chosen.as_ref().and_then(arrangement),
+            rules,
+            currency: self.rules.ruleset.currency(),
             cart: &cart,
             recent: &recent,
             personal: self.rules.access != Access::Denied,

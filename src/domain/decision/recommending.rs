@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use super::scoring::{Basis, boost, micros, unscored};
 use super::{Item, Items};
 use crate::domain::recommend::{MAX_NEIGHBOURS, Population};
-use crate::domain::ruleset::Arrangement;
+use crate::domain::ruleset::{Arrangement, ItemRules};
 
 /// Items of the cart that count: the tastes of one visit.
 pub(super) const CART_ITEMS: usize = 6;
@@ -25,6 +25,9 @@ pub(super) struct Recommendation<'a, 'f> {
     pub(super) limit: usize,
     pub(super) fallback: &'a [std::sync::Arc<str>],
     pub(super) arrangement: Option<&'a Arrangement>,
+    pub(super) rules: &'a ItemRules,
+    /// Of the ruleset.
+    pub(super) currency: &'a str,
     /// In the order in which they came in.
     pub(super) cart: &'f [&'f str],
     /// The latest first.
@@ -39,7 +42,10 @@ pub(super) fn recommend<'a>(
     population: &'a Population,
 ) -> (Items<'a>, Basis) {
     let excluded = |id: &str| {
-        input.cart.contains(&id)
+        !input
+            .rules
+            .admits(id, population.catalogue().facts(id), input.currency)
+            || input.cart.contains(&id)
             || input
                 .arrangement
                 .is_some_and(|a| a.hide.iter().any(|hide| **hide == *id))

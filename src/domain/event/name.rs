@@ -1,4 +1,5 @@
-//! The event names of the Segment E-commerce Spec V2.
+//! The event names of the Segment E-commerce Spec V2, and one of our own: `Product Updated`, by which a shop's back end keeps the
+//! catalogue.
 
 macro_rules! known_events {
     ($($variant:ident => $text:literal,)*) => {
@@ -45,6 +46,7 @@ known_events! {
     ProductShared => "Product Shared",
     CartShared => "Cart Shared",
     ProductReviewed => "Product Reviewed",
+    ProductUpdated => "Product Updated",
 }
 
 impl KnownEvent {

@@ -182,6 +182,9 @@ impl<'c> Judge<'c> {
             return Err(RejectCode::InvalidName);
         }
         if let Some(known) = KnownEvent::from_name(name) {
+            if known == KnownEvent::ProductUpdated && self.ctx.source == Source::Public {
+                return Err(RejectCode::ServerOnly);
+            }
             return Ok(Name {
                 text: known.as_str().into(),
                 known: Some(known),

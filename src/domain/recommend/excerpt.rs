@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::catalogue::ItemFacts;
 use super::population::{Population, WentOn};
 use crate::domain::experiment::Posteriors;
 use crate::domain::profile::Affinity;
@@ -25,6 +26,9 @@ pub struct Excerpt {
     /// What sessions like the shopper's went on with, the best first; a few more than could be shown.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub went_on: Vec<Recorded>,
+    /// What is known of the items that could be shown.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub catalogue: BTreeMap<Arc<str>, ItemFacts>,
     /// The most bought first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<ExcerptItem>,
@@ -102,18 +106,29 @@ impl<'a> Excerpting<'a> {
         }
     }
 
-    /// The first `count` items that sessions like `session` went on with.
-    pub(in crate::domain) fn went_on(&mut self, session: &[&str], count: usize) {
-        if count <= self.excerpt.went_on.len() {
-            return;
+    /// The first `count` items that sessions like `session` went on with and that `admits` lets in.
+    pub(in crate::domain) fn went_on(
+        &mut self,
+        session: &[&str],
+        count: usize,
+        admits: impl Fn(&str) -> bool,
+    ) {
+        for one in self.population.goes_on(session, count, admits) {
+            if !self.excerpt.went_on.iter().any(|known| *known.id == *one.id) {
+                self.excerpt.went_on.push(Recorded {
+                    id: one.id.into(),
+                    score: one.score,
+                    because: one.because.map(Into::into),
+                });
+            }
         }
-        let suggestions = self.population.goes_on(session, count, |_| true);
-        let recorded = suggestions.iter().map(|one| Recorded {
-            id: one.id.into(),
-            score: one.score,
-            because: one.because.map(Into::into),
-        });
-        self.excerpt.went_on = recorded.collect();
+    }
+
+    /// What is known of `item`.
+    pub(in crate::domain) fn known(&mut self, item: &Arc<str>) {
+        if let Some(facts) = self.population.catalogue().facts(item) {
+            self.excerpt.catalogue.insert(Arc::clone(item), facts.clone());
+        }
     }
 
     /// What is bought together with `item`.
@@ -127,13 +142,35 @@ impl<'a> Excerpting<'a> {
         self.items.extend(neighbours.iter().map(|(other, _)| *other));
     }
 
-    /// The `count` most popular items.
-    pub(in crate::domain) fn popular(&mut self, count: usize) {
-        let count = count.min(self.population.item_count());
-        self.items.extend(0..u32::try_from(count).unwrap_or(u32::MAX));
+    /// The `count` most popular items that `admits` lets in.
+    pub(in crate::domain) fn popular(&mut self, count: usize, admits: impl Fn(&str) -> bool) {
+        let population = self.population;
+        // Shares are of the most popular one, whether or not it can be shown.
+        self.items.extend((population.item_count() > 0).then_some(0));
+        let admitted = (0u32..)
+            .zip(population.popular())
+            .filter(|(_, (id, _))| admits(id));
+        self.items.extend(admitted.take(count).map(|(number, _)| number));
     }
 
-    pub(in crate::domain) fn finish(self) -> Excerpt {
+    pub(in crate::domain) fn finish(mut self) -> Excerpt {
+        // Several placements may have asked: the order is that of one answer to all of them.
+        let population = self.population;
+        self.excerpt.went_on.sort_by(|a, b| {
+            let rank = |one: &Recorded| population.rank_in_sessions(&one.id);
+            b.score.total_cmp(&a.score).then_with(|| rank(a).cmp(&rank(b)))
+        });
+        let suggested: Vec<Arc<str>> = self
+            .excerpt
+            .went_on
+            .iter()
+            .map(|one| Arc::clone(&one.id))
+            .collect();
+        let bought = self.items.iter().filter_map(|number| population.id(*number));
+        let bought: Vec<Arc<str>> = bought.map(Arc::from).collect();
+        for item in suggested.iter().chain(&bought) {
+            self.known(item);
+        }
         let numbers: Vec<u32> = self.items.into_iter().collect();
         // Every neighbour was gathered with its item.
         let place = |number: &u32| {

@@ -10,6 +10,7 @@
 //!   million pairs.
 //! - [`sessions`] is the other model: it knows the order of things within a session, and is asked first.
 
+mod catalogue;
 mod excerpt;
 mod gather;
 mod population;
@@ -19,6 +20,7 @@ mod tests;
 
 use std::sync::Arc;
 
+pub use catalogue::{Catalogue, ItemFacts};
 pub(in crate::domain) use excerpt::Excerpting;
 pub use excerpt::{Excerpt, ExcerptItem};
 pub use gather::{Gathering, TOUCHING, Touch};

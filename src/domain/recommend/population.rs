@@ -7,6 +7,7 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use smallvec::SmallVec;
 
+use super::catalogue::Catalogue;
 use super::excerpt::{Excerpt, Recorded};
 use super::sessions::{MAX_RECENT, Scratch, SessionIndex};
 use super::{MAX_BASKET, MAX_ITEMS, MAX_METHODS, MAX_NEIGHBOURS, MIN_TOGETHER, PurchasedOrder, Purchases};
@@ -31,6 +32,7 @@ pub struct Population {
     shipping_methods: Shares,
     posteriors: Posteriors,
     past: Past,
+    catalogue: Catalogue,
 }
 
 /// The sessions of the past, or what was once suggested from them.
@@ -112,6 +114,7 @@ impl Population {
         population.shipping_methods = shares(&excerpt.shipping_methods);
         population.posteriors = excerpt.posteriors.clone();
         population.past = Past::Recorded(excerpt.went_on.clone());
+        population.catalogue = Catalogue::of_excerpt(&excerpt.catalogue);
         for (at, item) in (0u32..).zip(&excerpt.items) {
             let from = population.neighbours.len() as u32;
             population.neighbours.extend_from_slice(&item.with);
@@ -143,6 +146,22 @@ impl Population {
             past: Past::Sessions(sessions),
             ..self
         }
+    }
+
+    /// The same, with what is known of the products.
+    #[must_use]
+    pub fn with_catalogue(self, catalogue: Catalogue) -> Population {
+        Population { catalogue, ..self }
+    }
+
+    /// What is known of the products.
+    pub fn catalogue(&self) -> &Catalogue {
+        &self.catalogue
+    }
+
+    /// Where an item stands among those of equal score in [`Population::goes_on`].
+    pub(in crate::domain) fn rank_in_sessions(&self, item: &str) -> Option<u32> {
+        self.sessions()?.find(item)
     }
 
     /// The `count` items that sessions like `session` (distinct items, the latest first) went on with and that `keep` admits,

@@ -26,7 +26,7 @@ pub use seen::values_seen;
 
 pub use model::{
     Arrangement, Bandit, Candidate, CapPeriod, Condition, ConditionId, Experience, FrequencyCap, Goal, Group,
-    HELD_OUT, Payload, Placement, PlacementKind, Reads, SERVED, Schedule, Segment, Slot, Variant,
+    HELD_OUT, ItemRules, Payload, Placement, PlacementKind, Reads, SERVED, Schedule, Segment, Slot, Variant,
     VariantEffect,
 };
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::predicate::Predicate;
 use crate::domain::ids::Timestamp;
 use crate::domain::profile::Affinity;
+use crate::domain::recommend::ItemFacts;
 
 /// A JSON value as compact text, written into answers as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +67,37 @@ pub enum PlacementKind {
         limit: usize,
         /// Served where neither the cart nor the shop's sales say anything. Never empty.
         fallback: Vec<Arc<str>>,
+        rules: ItemRules,
     },
+}
+
+/// Which items a recommendation may show.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ItemRules {
+    /// Never shown.
+    pub exclude: Vec<Arc<str>>,
+    /// Only these; empty is all.
+    pub categories: Vec<Arc<str>>,
+    /// The least and the greatest unit price, in minor units of the ruleset's currency.
+    pub price_minor: Option<(i64, i64)>,
+}
+
+impl ItemRules {
+    /// Whether `item` may be shown, given what is known of it. What a rule asks for and nobody knows is not admitted.
+    pub fn admits(&self, item: &str, facts: Option<&ItemFacts>, currency: &str) -> bool {
+        let is_available = facts.is_none_or(|facts| !facts.unavailable);
+        let of_category = |category: &Arc<str>| self.categories.contains(category);
+        let at_price = |(minor, of): &(i64, Arc<str>)| {
+            self.price_minor
+                .is_none_or(|(least, most)| **of == *currency && (least..=most).contains(minor))
+        };
+        is_available
+            && !self.exclude.iter().any(|excluded| **excluded == *item)
+            && (self.categories.is_empty()
+                || facts.is_some_and(|facts| facts.category.as_ref().is_some_and(of_category)))
+            && (self.price_minor.is_none()
+                || facts.is_some_and(|facts| facts.price.as_ref().is_some_and(at_price)))
+    }
 }
 
 impl PlacementKind {

@@ -147,7 +147,12 @@ impl Effect {
         let (properties, context) = event.sections();
         let of_the_shop = matches!(
             known,
-            Some(KnownEvent::OrderUpdated | KnownEvent::OrderRefunded | KnownEvent::OrderCancelled)
+            Some(
+                KnownEvent::OrderUpdated
+                    | KnownEvent::OrderRefunded
+                    | KnownEvent::OrderCancelled
+                    | KnownEvent::ProductUpdated
+            )
         ) || [ALIAS, IDENTITY_UNLINKED].contains(&&*event.name);
         if !of_the_shop {
             self.contribution.deltas.push(Delta::Seen);

@@ -131,6 +131,9 @@ pub struct ProductSeen {
     pub price_minor: Option<i64>,
     pub currency: Option<Arc<str>>,
     pub is_charge: bool,
+    /// Pieces that can be sold.
+    pub stock: Option<i64>,
+    pub image_url: Option<Arc<str>>,
     pub stamp: Stamp,
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{OrderLine, OrderReport, ProductSeen, Rank, RefundReport};
 use crate::domain::commerce::Commerce;
-use crate::domain::event::Event;
+use crate::domain::event::{Event, Source};
 
 pub(super) fn rank(event: &Event) -> Rank {
     Rank {
@@ -56,6 +56,8 @@ pub(super) fn refund(event: &Event, commerce: &Commerce<'_>) -> Option<RefundRep
 }
 
 pub(super) fn products_seen(event: &Event, commerce: &Commerce<'_>) -> Vec<ProductSeen> {
+    // What can be sold is the shop's to say.
+    let by_the_shop = event.source != Source::Public;
     let seen = commerce
         .products
         .iter()
@@ -70,6 +72,8 @@ pub(super) fn products_seen(event: &Event, commerce: &Commerce<'_>) -> Vec<Produ
                 price_minor: currency.and_then(|currency| product.price_minor(currency)),
                 currency: currency.map(Arc::from),
                 is_charge: product.is_charge(),
+                stock: product.stock.filter(|_| by_the_shop),
+                image_url: text(&product.image_url),
                 stamp: event.stamp(),
             })
         });

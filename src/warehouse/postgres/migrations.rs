@@ -9,7 +9,7 @@ use sqlx::postgres::PgPool;
 use crate::warehouse::OpenError;
 
 /// Version, description, text. Append only.
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (
         1,
         "star schema",
@@ -19,6 +19,11 @@ const MIGRATIONS: [(i64, &str, &str); 2] = [
         3,
         "experiments",
         include_str!("../../../migrations/postgres/0003_experiments.sql"),
+    ),
+    (
+        4,
+        "catalogue",
+        include_str!("../../../migrations/postgres/0004_catalogue.sql"),
     ),
 ];
 

@@ -49,6 +49,7 @@ use super::{
 use crate::config::masked;
 use crate::domain::experiment::Outcomes;
 use crate::domain::ids::{Shop, SubjectId, Timestamp};
+use crate::domain::product::CatalogueItem;
 use crate::domain::profile::Version;
 use crate::domain::recommend::Purchases;
 use crate::domain::recommend::sessions::Interaction;
@@ -241,6 +242,11 @@ impl PgWarehouse {
         sessions::newest(&mut tx, shop, max_events).await
     }
 
+    async fn read_catalogue(&self, shop: &Shop, max_items: usize) -> Result<Vec<CatalogueItem>, Failure> {
+        let mut tx = self.readers.begin_with(BEGIN_LONG_READ).await?;
+        products::catalogue(&mut tx, shop, max_items).await
+    }
+
     async fn read_outcomes(&self, query: &OutcomeQuery<'_>) -> Result<Outcomes, Failure> {
         let mut tx = self.readers.begin_with(BEGIN_LONG_READ).await?;
         experiments::outcomes(&mut tx, query).await
@@ -341,6 +347,10 @@ impl Warehouse for PgWarehouse {
 
     async fn interactions(&self, shop: &Shop, max_events: usize) -> Result<Vec<Interaction>, WarehouseError> {
         within(LONG_READ, self.read_interactions(shop, max_events)).await
+    }
+
+    async fn catalogue(&self, shop: &Shop, max_items: usize) -> Result<Vec<CatalogueItem>, WarehouseError> {
+        within(LONG_READ, self.read_catalogue(shop, max_items)).await
     }
 
     async fn outcomes(&self, query: &OutcomeQuery<'_>) -> Result<Outcomes, WarehouseError> {

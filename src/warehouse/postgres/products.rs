@@ -1,4 +1,4 @@
-//! `dim_product`: what events said of a product.
+//! `dim_product`: what is said of a product.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 use super::error::Failure;
 use super::rows::{Instant, column, event, shared, shop, stamp, time};
 use crate::domain::ids::{Shop, Stamp};
-use crate::domain::product::{Product, Stated};
+use crate::domain::product::{CatalogueItem, Product, Stated};
 use crate::warehouse::WarehouseError;
 use crate::warehouse::batch::Products;
 
@@ -49,7 +49,9 @@ async fn read(
                   p.name_time as "name_time: Instant", p.name_event,
                   p.category_time as "category_time: Instant", p.category_event,
                   p.price_time as "price_time: Instant", p.price_event,
-                  p.charge_time as "charge_time: Instant", p.charge_event
+                  p.charge_time as "charge_time: Instant", p.charge_event, p.stock, p.image_url,
+                  p.stock_time as "stock_time: Instant", p.stock_event,
+                  p.image_time as "image_time: Instant", p.image_event
            from unnest($1::text[], $2::text[]) as k(shop, item)
            join dim_product as p on p.shop = k.shop and p.item = k.item
            order by p.shop, p.item
@@ -69,6 +71,8 @@ async fn read(
                 price: stated(price, stamp(row.price_time, row.price_event)),
                 is_charge: stated(Some(row.is_charge), charge)
                     .ok_or_else(|| WarehouseError::Inconsistent("dim_product without charge_time".into()))?,
+                stock: stated(row.stock, stamp(row.stock_time, row.stock_event)),
+                image_url: stated(shared(row.image_url), stamp(row.image_time, row.image_event)),
             };
             Ok(((shop(row.shop)?, row.item.into()), product))
         })
@@ -105,12 +109,16 @@ async fn write(conn: &mut PgConnection, rows: &[Row<'_>]) -> Result<(), Failure>
          set name = k.name, category = k.category, price_minor = k.price_minor, currency = k.currency,
              is_charge = k.is_charge, name_time = k.name_time, name_event = k.name_event,
              category_time = k.category_time, category_event = k.category_event, price_time = k.price_time,
-             price_event = k.price_event, charge_time = k.charge_time, charge_event = k.charge_event
+             price_event = k.price_event, charge_time = k.charge_time, charge_event = k.charge_event,
+             stock = k.stock, image_url = k.image_url, stock_time = k.stock_time, stock_event = k.stock_event,
+             image_time = k.image_time, image_event = k.image_event
          from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::boolean[],
                      $8::timestamptz[], $9::text[], $10::timestamptz[], $11::text[], $12::timestamptz[], $13::text[],
-                     $14::timestamptz[], $15::text[])
+                     $14::timestamptz[], $15::text[], $16::bigint[], $17::text[], $18::timestamptz[], $19::text[],
+                     $20::timestamptz[], $21::text[])
               as k(shop, item, name, category, price_minor, currency, is_charge, name_time, name_event, category_time,
-                   category_event, price_time, price_event, charge_time, charge_event)
+                   category_event, price_time, price_event, charge_time, charge_event, stock, image_url, stock_time,
+                   stock_event, image_time, image_event)
          where p.shop = k.shop and p.item = k.item",
         column(rows, |((shop, _), _)| shop.as_str()) as _,
         column(rows, |((_, item), _)| &**item) as _,
@@ -126,9 +134,39 @@ async fn write(conn: &mut PgConnection, rows: &[Row<'_>]) -> Result<(), Failure>
         column(rows, |(_, product)| time(product.price.as_ref().map(|price| &price.stamp))) as _,
         column(rows, |(_, product)| event(product.price.as_ref().map(|price| &price.stamp))) as _,
         column(rows, |(_, product)| Instant(product.is_charge.stamp.time)) as _,
-        column(rows, |(_, product)| &*product.is_charge.stamp.event_id) as _
+        column(rows, |(_, product)| &*product.is_charge.stamp.event_id) as _,
+        column(rows, |(_, product)| product.stock.as_ref().map(|stock| stock.value)) as _,
+        column(rows, |(_, product)| product.image_url.as_ref().map(|url| &*url.value)) as _,
+        column(rows, |(_, product)| time(product.stock.as_ref().map(|stock| &stock.stamp))) as _,
+        column(rows, |(_, product)| event(product.stock.as_ref().map(|stock| &stock.stamp))) as _,
+        column(rows, |(_, product)| time(product.image_url.as_ref().map(|url| &url.stamp))) as _,
+        column(rows, |(_, product)| event(product.image_url.as_ref().map(|url| &url.stamp))) as _
     )
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// See [`crate::warehouse::Warehouse::catalogue`].
+pub(super) async fn catalogue(
+    conn: &mut PgConnection,
+    shop: &Shop,
+    max_items: usize,
+) -> Result<Vec<CatalogueItem>, Failure> {
+    let rows = sqlx::query!(
+        "select item, category, price_minor, currency, stock, is_charge from dim_product
+         where shop = $1 order by item limit $2",
+        shop.as_str(),
+        i64::try_from(max_items).unwrap_or(i64::MAX)
+    )
+    .fetch_all(conn)
+    .await?;
+    let items = rows.into_iter().map(|row| CatalogueItem {
+        item: row.item.into(),
+        category: shared(row.category),
+        price: row.price_minor.zip(shared(row.currency)),
+        stock: row.stock,
+        is_charge: row.is_charge,
+    });
+    Ok(items.collect())
 }

@@ -46,6 +46,7 @@ use super::{
 };
 use crate::domain::experiment::Outcomes;
 use crate::domain::ids::{Shop, SubjectId, Timestamp};
+use crate::domain::product::CatalogueItem;
 use crate::domain::profile::Version;
 use crate::domain::recommend::Purchases;
 use crate::domain::recommend::sessions::Interaction;
@@ -220,6 +221,11 @@ impl Warehouse for SqliteWarehouse {
     async fn interactions(&self, shop: &Shop, max_events: usize) -> Result<Vec<Interaction>, WarehouseError> {
         let mut conn = self.readers.acquire().await?;
         sessions::newest(&mut conn, shop, max_events).await
+    }
+
+    async fn catalogue(&self, shop: &Shop, max_items: usize) -> Result<Vec<CatalogueItem>, WarehouseError> {
+        let mut conn = self.readers.acquire().await?;
+        products::catalogue(&mut conn, shop, max_items).await
     }
 
     async fn outcomes(&self, query: &OutcomeQuery<'_>) -> Result<Outcomes, WarehouseError> {

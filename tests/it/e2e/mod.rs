@@ -1,5 +1,6 @@
 //! The whole product, called over its sockets.
 
+mod catalogue;
 mod decisions;
 mod degraded;
 mod drain;

@@ -15,6 +15,7 @@ use cartwright::domain::consent::Choice;
 use cartwright::domain::event::{Event, EventLimits};
 use cartwright::domain::experiment::Outcomes;
 use cartwright::domain::ids::{Environment, PseudonymKey, Shop, SubjectId, Timestamp};
+use cartwright::domain::product::CatalogueItem;
 use cartwright::domain::profile::Version;
 use cartwright::domain::recommend::Purchases;
 use cartwright::domain::recommend::sessions::Interaction;
@@ -195,6 +196,10 @@ impl Warehouse for SwitchedWarehouse {
 
     async fn interactions(&self, shop: &Shop, max_events: usize) -> Result<Vec<Interaction>, WarehouseError> {
         self.0.interactions(shop, max_events).await
+    }
+
+    async fn catalogue(&self, shop: &Shop, max_items: usize) -> Result<Vec<CatalogueItem>, WarehouseError> {
+        self.0.catalogue(shop, max_items).await
     }
 
     async fn outcomes(&self, query: &OutcomeQuery<'_>) -> Result<Outcomes, WarehouseError> {

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cartwright::domain::experiment::Outcomes;
 use cartwright::domain::ids::{Shop, SubjectId, Timestamp};
+use cartwright::domain::product::CatalogueItem;
 use cartwright::domain::profile::Version;
 use cartwright::domain::recommend::Purchases;
 use cartwright::domain::recommend::sessions::Interaction;
@@ -133,6 +134,10 @@ impl Warehouse for FaultyWarehouse {
 
     async fn interactions(&self, shop: &Shop, max_events: usize) -> Result<Vec<Interaction>, WarehouseError> {
         self.inner.interactions(shop, max_events).await
+    }
+
+    async fn catalogue(&self, shop: &Shop, max_items: usize) -> Result<Vec<CatalogueItem>, WarehouseError> {
+        self.inner.catalogue(shop, max_items).await
     }
 
     async fn outcomes(&self, query: &OutcomeQuery<'_>) -> Result<Outcomes, WarehouseError> {

@@ -17,8 +17,19 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
 const MISSING: &str = "no PostgreSQL for the tests: set CARTWRIGHT_TEST_DATABASE_URL=postgres://USER@HOST/DATABASE \
                        to a server where databases may be made, or install one (apt-get install postgresql)";
 
-/// The schema that a database starts with is copied, not migrated each time.
-const SCHEMA: &str = include_str!("../../../migrations/postgres/0001_star_schema.sql");
+/// Every migration's text: the schema that a database starts with is copied, not migrated each time.
+fn schema() -> String {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/postgres");
+    let files = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|file| file.unwrap().path());
+    let mut files: Vec<_> = files.collect();
+    files.sort();
+    files
+        .iter()
+        .map(|file| std::fs::read_to_string(file).unwrap())
+        .collect()
+}
 
 /// Deletes every row but those that came with the schema.
 const EMPTY: &str = "do $$ declare name text; begin
@@ -127,7 +138,7 @@ impl Drop for Database {
 
 /// Makes the template of this schema, once per server.
 async fn template(server: &Server, admin: &mut PgConnection) -> String {
-    let digest = SCHEMA.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+    let digest = schema().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
     });
     let name = format!("cartwright_template_{digest:016x}");

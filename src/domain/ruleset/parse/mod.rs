@@ -46,6 +46,7 @@ pub(super) fn parse(source: &str, version: u64) -> Result<Ruleset, RulesetErrors
         conditions: Conditions::default(),
         groups: Vec::new(),
         time_zone: Tz::default(),
+        minor_units: 100.0,
     };
     let ruleset = reader.ruleset(&root, version);
     match ruleset {
@@ -83,6 +84,8 @@ struct Reader {
     groups: Vec<Group>,
     /// In which schedules are written.
     time_zone: Tz,
+    /// Minor units in one major unit of the currency.
+    minor_units: f64,
 }
 
 impl Reader {
@@ -109,6 +112,9 @@ impl Reader {
         if let Some(node) = table.get("time_zone") {
             self.time_zone = self.zone(node, "time_zone").unwrap_or_default();
         }
+        if let Some(currency) = &currency {
+            self.minor_units = 10f64.powi(minor_digits(currency) as i32);
+        }
         let holdout = self.percent(&table, "holdout", 0.0, 0.0, 50.0);
         let segments = self.segments(&table);
         for segment in &segments {
@@ -132,7 +138,7 @@ impl Reader {
         let currency = currency?;
         Some(Ruleset {
             version,
-            minor_units: 10f64.powi(minor_digits(&currency) as i32),
+            minor_units: self.minor_units,
             currency,
             placements,
             by_name,

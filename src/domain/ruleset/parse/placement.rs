@@ -4,7 +4,7 @@ use super::Reader;
 use super::value::Table;
 use crate::domain::profile::Affinity;
 use crate::domain::ruleset::conditions::Scope;
-use crate::domain::ruleset::model::{Candidate, Placement, PlacementKind};
+use crate::domain::ruleset::model::{Candidate, ItemRules, Placement, PlacementKind};
 use crate::domain::ruleset::yaml::{Node, Value};
 
 impl Reader {
@@ -70,7 +70,8 @@ impl Reader {
                 self.ranking(&table)
             }
             "recommendation" => {
-                let table = self.table(node, path, &["kind", "limit", "fallback"])?;
+                const FIELDS: &[&str] = &["kind", "limit", "fallback", "exclude", "categories", "price"];
+                let table = self.table(node, path, FIELDS)?;
                 let limit = self.limit(&table, 10);
                 let fallback = self.required(&table, "fallback")?;
                 let path = table.path("fallback");
@@ -82,6 +83,7 @@ impl Reader {
                 Some(PlacementKind::Recommendation {
                     limit,
                     fallback: items,
+                    rules: self.item_rules(&table),
                 })
             }
             other => {
@@ -92,6 +94,27 @@ impl Reader {
                 self.problems.add(node.at, &path, reason);
                 None
             }
+        }
+    }
+
+    fn item_rules(&mut self, table: &Table<'_>) -> ItemRules {
+        let mut list = |field: &str| {
+            let node = table.get(field);
+            node.map_or_else(Vec::new, |node| self.texts(node, &table.path(field)))
+        };
+        let (exclude, categories) = (list("exclude"), list("categories"));
+        let price_minor = table.get("price").and_then(|node| {
+            let table = self.table(node, table.path("price"), &["min", "max"])?;
+            let mut bound = |field: &str| {
+                let amount = self.number(table.get(field)?, &table.path(field), 0.0, 1e9)?;
+                Some((amount * self.minor_units).round() as i64)
+            };
+            Some((bound("min").unwrap_or(0), bound("max").unwrap_or(i64::MAX)))
+        });
+        ItemRules {
+            exclude,
+            categories,
+            price_minor,
         }
     }
 

@@ -90,6 +90,8 @@ pub(super) fn viewed(id: &str, time: i64, subject: &SubjectId, item: &str) -> Ef
         price_minor: Some(time),
         currency: Some("EUR".into()),
         is_charge: false,
+        stock: None,
+        image_url: None,
         stamp: effect.event.stamp(),
     });
     effect

@@ -53,6 +53,7 @@ macro_rules! contract {
                 every_ruleset_is_kept
                 the_first_key_check_value_stays
                 purchases_are_the_newest_orders_without_charges
+                the_catalogue_holds_the_latest_of_each_statement
                 sessions_are_gathered_from_the_newest_events
                     segments_follow_the_documents_written
             }

@@ -506,6 +506,39 @@ pub(super) async fn purchases_are_the_newest_orders_without_charges(backend: &dy
     );
 }
 
+pub(super) async fn the_catalogue_holds_the_latest_of_each_statement(backend: &dyn Backend) {
+    let mut lane = Lane::new(backend).await;
+    let said = |id: &str, time, item: &str, stock: Option<i64>, image: Option<&str>| {
+        let mut effect = viewed(id, time, &guest("cyd"), item);
+        effect.products[0].stock = stock;
+        effect.products[0].image_url = image.map(Into::into);
+        effect
+    };
+    lane.apply(&[
+        said("e1", 1, "a", Some(5), Some("old")),
+        said("e2", 2, "b", None, None),
+    ])
+    .await;
+    lane.apply(&[
+        said("e4", 4, "a", Some(0), None),
+        said("e3", 3, "a", Some(7), Some("new")),
+    ])
+    .await;
+    let catalogue = lane.warehouse.catalogue(&shop(), 10).await.unwrap();
+    let stocks: Vec<(&str, Option<i64>, Option<i64>)> = catalogue
+        .iter()
+        .map(|one| (&*one.item, one.stock, one.price.as_ref().map(|(minor, _)| *minor)))
+        .collect();
+    assert_eq!(stocks, [("a", Some(0), Some(4)), ("b", None, Some(2))]);
+    assert_eq!(
+        backend
+            .integers("select count(*) from dim_product where image_url = 'new'")
+            .await,
+        [1]
+    );
+    assert_eq!(lane.warehouse.catalogue(&shop(), 1).await.unwrap().len(), 1);
+}
+
 pub(super) async fn sessions_are_gathered_from_the_newest_events(backend: &dyn Backend) {
     let mut lane = Lane::new(backend).await;
     let touched = |id: &str, time, who: &str, item: &str| {

@@ -1,4 +1,4 @@
-# `make` lists what there is. Rust, a C compiler and make suffice for `demo`; `test` also finds or installs PostgreSQL and Redis.
+# `make` lists what there is. Rust, a C compiler and make suffice for `demo`; `test` also finds or installs PostgreSQL, Redis and Node.js.
 
 # nextest runs the tests in parallel and ends with one line that says it all; cargo's own runner does as well.
 NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
@@ -23,7 +23,7 @@ help: ## list the targets
 demo: ## build, fill a service with a real shop's history, ask it, and keep it running
 	cargo run --locked -- demo
 
-test: ## every test that takes seconds; finds or installs the servers that the tests start
+test: ## every test that takes seconds; finds or installs the programs that the tests start
 	@scripts/services.sh
 	$(TEST)
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Finds the servers that the tests start for themselves, or installs Debian's packages of them. Says what to do
+# Finds the programs that the tests start for themselves, or installs Debian's packages of them. Says what to do
 # where it can do neither.
 set -euo pipefail
 
@@ -13,9 +13,14 @@ has_redis() {
     command -v redis-server > /dev/null || [ -x /usr/bin/redis-server ]
 }
 
+has_node() {
+    command -v node > /dev/null && command -v npm > /dev/null
+}
+
 missing=()
 has_postgres || missing+=(postgresql)
 has_redis || missing+=(redis-server)
+has_node || missing+=(nodejs npm)
 if [ ${#missing[@]} = 0 ]; then
     exit 0
 fi
@@ -38,6 +43,10 @@ for package in "${missing[@]}"; do
         redis-server)
             echo "services: the tests start servers of their own from the program redis-server, 6.2 or later." >&2
             echo "  Install it (Debian: sudo apt-get install redis-server)." >&2
+            ;;
+        nodejs)
+            echo "services: a test runs OpenFeature's own SDKs under Node.js, 18 or later, and installs them with npm." >&2
+            echo "  Install them (Debian: sudo apt-get install nodejs npm, or https://nodejs.org)." >&2
             ;;
     esac
 done

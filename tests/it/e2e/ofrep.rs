@@ -1,11 +1,15 @@
 //! OFREP, the OpenFeature Remote Evaluation Protocol.
 
 use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+use std::process::{Command, Output};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use crate::support::api::{Api, Mode, OTHER, Options, PUBLIC, Reply, SERVER, send};
+use crate::support::app::{PUBLIC_KEY, SERVER_KEY, TestApp};
 use crate::support::stack::{Stack, on_both_stacks};
 
 on_both_stacks!(
@@ -584,4 +588,89 @@ async fn without_a_ruleset_a_provider_keeps_what_it_has(stack: Stack) {
         assert!(reply.header("retry-after").unwrap().parse::<u32>().is_ok());
     }
     api.stop().await;
+}
+
+/// The ruleset that `tests/ofrep/check.mjs` knows.
+const OF_THE_SDKS: &str = r"
+version: 1
+currency: GBP
+placements:
+  payment_methods: {kind: ranking, by: payment_method, candidates: [card, paypal]}
+  promo: {kind: content, fallback: {headline: none}}
+  banner: {kind: content, fallback: {headline: plain}}
+  switch: {kind: content, fallback: true}
+  count: {kind: content, fallback: 3}
+  text: {kind: content, fallback: plain}
+experiences:
+  - id: nudge
+    placement: promo
+    when: request.cart.count > 0
+    variants:
+      - {id: a, weight: 1, payload: {headline: a}}
+      - {id: b, weight: 1, payload: {headline: b}}
+  - {id: abroad, placement: banner, when: has(request.country) && request.country != 'GB', payload: {headline: bonjour}}
+  - {id: waiting, placement: banner, when: profile.cart.count > 0, payload: {headline: still there}}
+";
+
+/// Runs the real clients under node. Where there is no node, a run of CI fails; elsewhere this says that nothing was tested.
+#[tokio::test]
+async fn openfeatures_own_sdks_are_served() {
+    const MISSING: &str = "this test needs the programs node (18 or later) and npm; `make test` installs Debian's packages of \
+        them as root, elsewhere install Node.js from https://nodejs.org";
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ofrep");
+    let program = |name: &str| {
+        let mut command = Command::new(name);
+        command.current_dir(&folder);
+        command
+    };
+    let is_there = |name| program(name).arg("--version").output().is_ok();
+    if !(is_there("node") && is_there("npm")) {
+        #[allow(clippy::disallowed_methods, reason = "a switch of this test alone")]
+        let in_ci = std::env::var_os("CI").is_some();
+        assert!(!in_ci, "{MISSING}");
+        #[allow(clippy::disallowed_macros, reason = "whoever runs this by hand is to know")]
+        {
+            eprintln!("NOT TESTED: {MISSING}");
+        }
+        return;
+    }
+    if !is_installed(&folder) {
+        let mut npm = program("npm");
+        npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
+        succeeded("npm ci", npm.output());
+    }
+    let app = TestApp::embedded()
+        .ruleset(OF_THE_SDKS)
+        // Who gets which variant is a matter of the key.
+        .set("pseudonym_key", "k1:0123456789abcdef")
+        .start()
+        .await;
+    let mut node = program("node");
+    node.arg("check.mjs")
+        .env("CARTWRIGHT_URL", format!("http://{}", app.addr()))
+        .env("CARTWRIGHT_PUBLIC_KEY", PUBLIC_KEY)
+        .env("CARTWRIGHT_SERVER_KEY", SERVER_KEY);
+    let output = tokio::task::spawn_blocking(move || node.output()).await.unwrap();
+    let told = succeeded("check.mjs", output);
+    assert!(told.ends_with("all as it should be\n"), "{told}");
+    app.stop().await;
+}
+
+/// Whether npm ended well in `folder`, with what the lock file says now.
+fn is_installed(folder: &Path) -> bool {
+    let changed = |file: &str| std::fs::metadata(folder.join(file)).and_then(|file| file.modified());
+    let installed = changed("node_modules/.package-lock.json");
+    installed.is_ok_and(|installed| installed >= changed("package-lock.json").unwrap())
+}
+
+fn succeeded(what: &str, output: io::Result<Output>) -> String {
+    let output = output.unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (told, complained) = (text(&output.stdout), text(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{what}: {}\n{told}\n{complained}",
+        output.status
+    );
+    told
 }

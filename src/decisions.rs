@@ -1,12 +1,14 @@
-//! Why a shopper saw what they saw: a recorded decision, made again from its record under the ruleset of its time.
+//! Why a shopper saw what they saw: a recorded decision, made again from its record under the ruleset of its time; and what others
+//! would have seen under another ruleset.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::domain::decision::{RecordError, RecordedFacts};
-use crate::domain::ids::Shop;
+use crate::domain::decision::{Decision, Filling, RecordError, RecordedFacts};
+use crate::domain::ids::{Shop, Timestamp};
 use crate::domain::ruleset::{Ruleset, RulesetErrors};
 use crate::domain::time::format_rfc3339;
 use crate::warehouse::{StoredDecision, Warehouse, WarehouseError};
@@ -86,6 +88,102 @@ impl Decisions {
         let ruleset = Ruleset::parse(&source, version).map_err(DecisionError::Ruleset)?;
         again(decision_id, &stored, &ruleset)
     }
+}
+
+/// The most decisions that a dry run makes again.
+const MOST_REPLAYED: u32 = 20_000;
+
+/// What a ruleset would change.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct DryRun {
+    /// Recorded decisions made again.
+    pub decisions: u64,
+    /// Of these, those of which some placement would be filled differently.
+    pub changed: u64,
+    /// Records that could not be read.
+    pub unreadable: u64,
+    /// The most frequent first.
+    pub changes: Vec<PlacementChange>,
+}
+
+/// One way in which a placement would be filled differently.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct PlacementChange {
+    pub placement: String,
+    /// Experience and variant, else the reason, under the ruleset in force.
+    pub from: String,
+    /// The same under the other one.
+    pub to: String,
+    pub decisions: u64,
+}
+
+impl Decisions {
+    /// Makes the decisions recorded since `since` again, under `current` and under `other`, and compares. Nothing is stored.
+    ///
+    /// # Errors
+    /// When the warehouse does not answer.
+    pub async fn dry_run(
+        &self,
+        shop: &Shop,
+        current: &Ruleset,
+        other: &Ruleset,
+        since: Timestamp,
+    ) -> Result<DryRun, WarehouseError> {
+        let records = self.warehouse.decided_since(shop, since, MOST_REPLAYED).await?;
+        let mut run = DryRun::default();
+        let mut changes: BTreeMap<(String, String, String), u64> = BTreeMap::new();
+        for (decided_at, facts) in &records {
+            let Ok(facts) = RecordedFacts::read(facts) else {
+                run.unreadable += 1;
+                continue;
+            };
+            run.decisions += 1;
+            let [before, after] =
+                [current, other].map(|ruleset| facts.decide_again(ruleset, *decided_at, false, filled));
+            let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+            let mut changed = false;
+            for name in names {
+                let of = |side: &BTreeMap<String, String>| {
+                    side.get(name).cloned().unwrap_or_else(|| "nothing".to_owned())
+                };
+                let (from, to) = (of(&before), of(&after));
+                if from != to {
+                    changed = true;
+                    *changes.entry((name.clone(), from, to)).or_default() += 1;
+                }
+            }
+            run.changed += u64::from(changed);
+        }
+        run.changes = changes
+            .into_iter()
+            .map(|((placement, from, to), decisions)| PlacementChange {
+                placement,
+                from,
+                to,
+                decisions,
+            })
+            .collect();
+        run.changes
+            .sort_by_key(|change| std::cmp::Reverse(change.decisions));
+        Ok(run)
+    }
+}
+
+/// What fills each placement, in short: experience and variant, and the items where there are any.
+fn filled(decision: &Decision<'_>) -> BTreeMap<String, String> {
+    let placements = decision.placements.iter().map(|placement| {
+        let mut what = match (placement.experience, placement.variant) {
+            (Some(experience), Some(variant)) => format!("{experience}/{variant}"),
+            (Some(experience), None) => experience.to_owned(),
+            (None, _) => placement.reason.as_str().to_owned(),
+        };
+        if let Filling::Ranking(items) | Filling::Recommendation(items) = &placement.filling {
+            let items: Vec<&str> = items.iter().map(|item| item.id).collect();
+            what = format!("{what} [{}]", items.join(" "));
+        }
+        (placement.name.to_owned(), what)
+    });
+    placements.collect()
 }
 
 fn again(

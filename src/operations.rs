@@ -1,4 +1,4 @@
-//! What operators ask of a running node: where its lanes are, and a new ruleset in force.
+//! What operators ask of a running node: where its lanes are, a ruleset in force, an experience paused.
 //!
 //! Why a use case of its own: a `disk:` log and its warehouse belong to one process, so `import` and `apply` work
 //! through it while it runs.
@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::ids::{Shop, Timestamp};
 use crate::domain::ruleset::{Ruleset, RulesetErrors};
+use crate::domain::time::format_rfc3339;
 use crate::queue::{EventQueue, ReadError};
 use crate::rulesets::{RefreshError, Rulesets};
-use crate::warehouse::{Warehouse, WarehouseError};
+use crate::warehouse::{StoredRuleset, Warehouse, WarehouseError};
 
 /// Where the log and its views are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +43,25 @@ pub struct LaneStatus {
     pub lag_records: u64,
 }
 
+/// A ruleset that was in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RulesetEntry {
+    pub version: u64,
+    /// RFC 3339.
+    pub created_at: String,
+    pub source: String,
+}
+
+impl From<StoredRuleset> for RulesetEntry {
+    fn from(stored: StoredRuleset) -> Self {
+        RulesetEntry {
+            version: stored.version,
+            created_at: format_rfc3339(stored.created_at),
+            source: stored.source.to_string(),
+        }
+    }
+}
+
 /// Why a question of an operator has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum OperationsError {
@@ -51,6 +71,8 @@ pub enum OperationsError {
     Warehouse(#[from] WarehouseError),
     #[error("{0}")]
     Ruleset(RulesetErrors),
+    #[error("{0}")]
+    Unknown(String),
     #[error("the ruleset is stored and not in force yet: {0}")]
     Refresh(RefreshError),
 }
@@ -126,4 +148,58 @@ impl Operations {
         self.rulesets.refresh().await.map_err(OperationsError::Refresh)?;
         Ok(stored.version)
     }
+
+    /// The newest rulesets, the newest first.
+    ///
+    /// # Errors
+    /// When the warehouse does not answer.
+    pub async fn rulesets(&self, limit: u32) -> Result<Vec<RulesetEntry>, OperationsError> {
+        let stored = self.warehouse.rulesets(limit).await?;
+        Ok(stored.into_iter().map(RulesetEntry::from).collect())
+    }
+
+    /// The ruleset of one version.
+    ///
+    /// # Errors
+    /// [`OperationsError::Unknown`] where there never was one.
+    pub async fn ruleset(&self, version: u64) -> Result<RulesetEntry, OperationsError> {
+        let stored = self.warehouse.ruleset(version).await?;
+        stored
+            .map(RulesetEntry::from)
+            .ok_or_else(|| OperationsError::Unknown(format!("there is no ruleset version {version}")))
+    }
+
+    /// Pauses an experience of the ruleset in force, or ends its pause, here at once and on other nodes within two seconds.
+    /// Ending a pause also takes ids that the ruleset does not have any more.
+    ///
+    /// # Errors
+    /// [`OperationsError::Unknown`] where there is none to pause, naming those that are called alike.
+    pub async fn set_paused(&self, id: &str, paused: bool, now: Timestamp) -> Result<(), OperationsError> {
+        if paused && let Some(ruleset) = self.rulesets.current() {
+            check_experience(&ruleset, id)?;
+        }
+        self.warehouse.set_paused(id, paused, now).await?;
+        self.rulesets.refresh().await.map_err(OperationsError::Refresh)?;
+        Ok(())
+    }
+}
+
+/// # Errors
+/// [`OperationsError::Unknown`] where `ruleset` has no experience of this id.
+pub fn check_experience(ruleset: &Ruleset, id: &str) -> Result<(), OperationsError> {
+    let ids = || ruleset.experiences().iter().map(|experience| &*experience.id);
+    if ids().any(|known| known == id) {
+        return Ok(());
+    }
+    let alike: Vec<&str> = ids()
+        .filter(|known| known.contains(id) || id.contains(known))
+        .take(5)
+        .collect();
+    let hint = match alike.as_slice() {
+        [] => String::new(),
+        alike => format!("; there is {}", alike.join(", ")),
+    };
+    Err(OperationsError::Unknown(format!(
+        "the ruleset in force has no experience `{id}`{hint}"
+    )))
 }

@@ -5,11 +5,13 @@
 //!   seconds and without a restart; [`Rulesets::refresh`] makes it immediate on the node that stored it.
 //! - The last good ruleset is kept in a file, so a node also starts, ready and answering, while the warehouse
 //!   is away.
+//! - So does an experience that is paused: a second and a cheap question for it. It stays paused under later rulesets, and
+//!   in the file.
 //! - A stored ruleset that this build cannot parse is logged once and skipped; the one in force stays.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -34,9 +36,11 @@ pub enum RefreshError {
 #[derive(Debug)]
 pub struct Rulesets {
     warehouse: Arc<dyn Warehouse>,
-    /// Where the last good ruleset is kept: its version on the first line, then its source.
+    /// Where the last good ruleset is kept: its version on the first line, what is paused on the second, then its source.
     file: PathBuf,
     current: ArcSwapOption<Ruleset>,
+    /// The paused experiences as they were last seen.
+    paused: Mutex<Vec<String>>,
     /// The newest version looked at, good or bad, so that a bad one is reported once. 0 is none.
     seen: AtomicU64,
 }
@@ -49,6 +53,7 @@ impl Rulesets {
             warehouse,
             file,
             current: ArcSwapOption::from(kept.map(Arc::new)),
+            paused: Mutex::default(),
             seen: AtomicU64::new(0),
         }
     }
@@ -73,25 +78,57 @@ impl Rulesets {
         self.current.load().is_some()
     }
 
-    /// Fetches the newest ruleset and puts it in force, if it is new. Returns whether it was.
+    /// Fetches the newest ruleset and what is paused, and puts them in force, if anything is new. Returns whether it was.
     ///
     /// # Errors
     /// [`RefreshError`]; the ruleset in force stays.
     pub async fn refresh(&self) -> Result<bool, RefreshError> {
         let seen = self.seen.load(Ordering::Acquire);
         let known = (seen > 0).then_some(seen);
-        let Some(StoredRuleset { version, source, .. }) = self.warehouse.newest_ruleset(known).await? else {
-            return Ok(false);
+        let newest = self.warehouse.newest_ruleset(known).await?;
+        let paused = self.warehouse.paused().await?;
+        match newest {
+            Some(StoredRuleset { version, source, .. }) => {
+                self.seen.store(version, Ordering::Release);
+                let ruleset = Ruleset::parse(&source, version)
+                    .map_err(|errors| RefreshError::Parse { version, errors })?;
+                self.put_in_force(ruleset, &source, paused);
+                tracing::info!(version, "ruleset {version} is in force");
+                Ok(true)
+            }
+            None if *self.last_paused() == paused => Ok(false),
+            None => {
+                tracing::info!(paused = paused.join(","), "what is paused has changed");
+                self.pause(paused).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Puts the ruleset in force again with other experiences paused.
+    async fn pause(&self, paused: Vec<String>) -> Result<(), RefreshError> {
+        let Some(current) = self.current() else {
+            return Ok(());
         };
-        self.seen.store(version, Ordering::Release);
-        let ruleset =
-            Ruleset::parse(&source, version).map_err(|errors| RefreshError::Parse { version, errors })?;
-        self.current.store(Some(Arc::new(ruleset)));
-        tracing::info!(version, "ruleset {version} is in force");
-        if let Err(error) = keep(&self.file, version, &source) {
+        let version = current.version();
+        // What is kept on disk has to say the same, and its source is not kept in memory.
+        if let Some(StoredRuleset { source, .. }) = self.warehouse.ruleset(version).await? {
+            self.put_in_force(Ruleset::clone(&current), &source, paused);
+        }
+        Ok(())
+    }
+
+    fn put_in_force(&self, ruleset: Ruleset, source: &str, paused: Vec<String>) {
+        let version = ruleset.version();
+        self.current.store(Some(Arc::new(ruleset.with_paused(&paused))));
+        if let Err(error) = keep(&self.file, version, &paused, source) {
             tracing::warn!(error = %error, "the last good ruleset could not be kept on disk");
         }
-        Ok(true)
+        *self.last_paused() = paused;
+    }
+
+    fn last_paused(&self) -> MutexGuard<'_, Vec<String>> {
+        self.paused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Refreshes until `stop` is cancelled.
@@ -118,14 +155,21 @@ impl Rulesets {
 /// Reads the kept ruleset. A file that is absent, or that another build wrote, is no ruleset.
 fn read_kept(file: &PathBuf) -> Option<Ruleset> {
     let text = std::fs::read_to_string(file).ok()?;
-    let (version, source) = text.split_once('\n')?;
+    let (version, rest) = text.split_once('\n')?;
+    let (paused, source) = rest.split_once('\n')?;
     let version = version.strip_prefix("# version ")?.parse().ok()?;
-    Ruleset::parse(source, version).ok()
+    let paused = paused.strip_prefix("# paused ")?.split(' ').map(str::to_owned);
+    let paused: Vec<String> = paused.collect();
+    Some(Ruleset::parse(source, version).ok()?.with_paused(&paused))
 }
 
 /// Replaces the kept ruleset in one step, so that a crash leaves the old one or the new one.
-fn keep(file: &PathBuf, version: u64, source: &str) -> std::io::Result<()> {
+fn keep(file: &PathBuf, version: u64, paused: &[String], source: &str) -> std::io::Result<()> {
     let staged = file.with_extension("new");
-    std::fs::write(&staged, format!("# version {version}\n{source}"))?;
+    let paused = paused.join(" ");
+    std::fs::write(
+        &staged,
+        format!("# version {version}\n# paused {paused}\n{source}"),
+    )?;
     std::fs::rename(&staged, file)
 }

@@ -47,7 +47,8 @@ use crate::warehouse::Warehouse;
 
 use self::settle::Settlement;
 
-pub use offline::{migrate, openapi_yaml, store_ruleset, user_token};
+pub use crate::operations::RulesetEntry;
+pub use offline::{migrate, openapi_yaml, rulesets, set_paused, store_ruleset, user_token};
 pub use rules::read as read_ruleset;
 
 /// Operators' connections: a scraper, a command, a person.

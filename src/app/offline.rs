@@ -5,7 +5,9 @@ use std::time::Duration;
 use super::backends;
 use crate::clock;
 use crate::config::Config;
+use crate::domain::ruleset::Ruleset;
 use crate::domain::user_token::UserTokenKey;
+use crate::operations::{RulesetEntry, check_experience};
 
 /// Creates the warehouse or brings its schema up to date.
 ///
@@ -26,6 +28,34 @@ pub async fn store_ruleset(config: &Config, source: &str) -> anyhow::Result<u64>
     let stored = warehouse.store_ruleset(source, clock::now()).await;
     warehouse.close().await;
     Ok(stored?.version)
+}
+
+/// The newest rulesets, the newest first.
+///
+/// # Errors
+/// When the warehouse cannot be opened or read.
+pub async fn rulesets(config: &Config, limit: u32) -> anyhow::Result<Vec<RulesetEntry>> {
+    let warehouse = backends::open_warehouse(config, !config.warehouse.url.is_networked()).await?;
+    let stored = warehouse.rulesets(limit).await;
+    warehouse.close().await;
+    Ok(stored?.into_iter().map(RulesetEntry::from).collect())
+}
+
+/// Pauses an experience of the newest ruleset, or ends its pause. Servers on this warehouse follow within two seconds.
+///
+/// # Errors
+/// When the warehouse cannot be opened or does not take it, and where there is no such experience to pause.
+pub async fn set_paused(config: &Config, id: &str, paused: bool) -> anyhow::Result<()> {
+    let warehouse = backends::open_warehouse(config, !config.warehouse.url.is_networked()).await?;
+    let set = async {
+        if paused && let Some(newest) = warehouse.newest_ruleset(None).await? {
+            check_experience(&Ruleset::parse(&newest.source, newest.version)?, id)?;
+        }
+        Ok(warehouse.set_paused(id, paused, clock::now()).await?)
+    };
+    let done = set.await;
+    warehouse.close().await;
+    done
 }
 
 /// The public API's contract as YAML.

@@ -8,6 +8,7 @@
 mod apply;
 mod check;
 mod demo;
+mod desk;
 mod evaluate;
 mod health;
 mod import;
@@ -16,6 +17,7 @@ mod keys;
 mod migrate;
 mod openapi;
 pub mod operator;
+mod pause;
 mod progress;
 mod results;
 mod serve;
@@ -49,8 +51,14 @@ enum Command {
     Evaluate(evaluate::Args),
     /// Tests the configuration and its connections without serving.
     Check,
-    /// Checks a ruleset and puts it in force.
     Apply(apply::Args),
+    /// Lists the rulesets that were in force, the newest first.
+    Rulesets,
+    Rollback(apply::RollbackArgs),
+    /// Switches an experience off, on every node within two seconds.
+    Pause(pause::Args),
+    /// Ends a pause.
+    Resume(pause::Args),
     Results(results::Args),
     /// Builds the recommender's models anew from the warehouse, without waiting for the next refresh.
     Train,
@@ -117,6 +125,10 @@ fn dispatch(command: Command, matches: &ArgMatches) -> anyhow::Result<ExitCode> 
         Command::Apply(args) => block_on(apply::run(args, loaded.config)),
         Command::Results(args) => block_on(results::run(args, loaded.config)),
         Command::Train => block_on(train::run(loaded.config)),
+        Command::Rulesets => block_on(apply::list(loaded.config)),
+        Command::Rollback(args) => block_on(apply::rollback(args, loaded.config)),
+        Command::Pause(args) => block_on(pause::run(args, true, loaded.config)),
+        Command::Resume(args) => block_on(pause::run(args, false, loaded.config)),
         Command::Migrate => block_on(migrate::run(loaded.config)),
         Command::Health => block_on(health::run(loaded.config)),
         Command::Keys(args) => keys::run(&args, loaded.config),

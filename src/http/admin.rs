@@ -13,6 +13,7 @@ use crate::decisions::{DecisionError, Decisions, PastDecision};
 use crate::domain::ids::Shop;
 use crate::experiments::{Experiments, Results, ResultsError};
 use crate::keys::{KeyKind, KeyRing};
+use crate::rulesets::Rulesets;
 use crate::telemetry::{Metrics, Route};
 
 #[derive(Debug)]
@@ -22,6 +23,7 @@ pub(super) struct Admin {
     pub(super) shop: Shop,
     pub(super) experiments: Experiments,
     pub(super) decisions: Decisions,
+    pub(super) rulesets: Arc<Rulesets>,
     pub(super) metrics: Metrics,
 }
 

@@ -22,6 +22,7 @@ pub mod openapi;
 mod operator;
 mod personalize;
 mod products;
+mod rules;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -148,6 +149,7 @@ impl From<StateParts> for State {
             shop: parts.operations.shop().clone(),
             experiments: parts.experiments,
             decisions: parts.decisions,
+            rulesets: Arc::clone(&rulesets),
             metrics: metrics.clone(),
         };
         let operator = Operator {
@@ -243,6 +245,11 @@ pub fn operator_router(state: State) -> Router {
             "/operator/v1/decisions/{decision_id}",
             get(admin::operator_decision),
         )
+        .route("/operator/v1/ruleset/dry-run", post(rules::dry_run))
+        .route("/operator/v1/rulesets", get(rules::list))
+        .route("/operator/v1/rulesets/{version}", get(rules::version))
+        .route("/operator/v1/experiences/{id}/pause", post(rules::pause))
+        .route("/operator/v1/experiences/{id}/resume", post(rules::resume))
         .route("/operator/v1/train", post(operator::train))
         .route("/operator/v1/ruleset", post(operator::apply))
         .route(

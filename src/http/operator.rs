@@ -150,6 +150,7 @@ impl From<OperationsError> for Problem {
                 let lines: Vec<String> = errors.lines("ruleset").collect();
                 Problem::new(Code::InvalidRuleset, lines.join("\n"))
             }
+            error @ OperationsError::Unknown(_) => Problem::new(Code::NotFound, error.to_string()),
             error => {
                 tracing::warn!(error = %error, "an operator's request failed");
                 // The operator may know what the shopper may not.

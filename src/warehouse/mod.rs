@@ -169,6 +169,20 @@ pub trait Warehouse: Send + Sync + std::fmt::Debug {
     /// The newest rulesets, the newest first.
     async fn rulesets(&self, limit: u32) -> Result<Vec<StoredRuleset>, WarehouseError>;
 
+    /// The ids of the experiences that are paused, in alphabetical order.
+    async fn paused(&self) -> Result<Vec<String>, WarehouseError>;
+
+    /// Pauses an experience, or ends its pause; nothing changes where that is so already.
+    async fn set_paused(&self, experience: &str, paused: bool, now: Timestamp) -> Result<(), WarehouseError>;
+
+    /// The newest `limit` recorded decisions since an instant: when, and their facts (see [`StoredDecision::facts`]).
+    async fn decided_since(
+        &self,
+        shop: &Shop,
+        since: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<(Timestamp, String)>, WarehouseError>;
+
     /// A recorded decision.
     async fn decision(
         &self,

@@ -154,28 +154,81 @@ fn a_ruleset_is_applied_without_a_server_and_kept() {
     let apply = |file| {
         cartwright(
             folder.path(),
-            &["apply", "--file", file, "--operator-listen", "127.0.0.1:1"],
+            &[
+                "apply",
+                "--yes",
+                "--file",
+                file,
+                "--operator-listen",
+                "127.0.0.1:1",
+            ],
             &[],
         )
     };
     let (first, again, broken) = (apply("r.yaml"), apply("r.yaml"), apply("broken.yaml"));
-    assert_eq!(
-        text(&first.stdout),
-        "r.yaml is in force as version 1\n",
-        "{}",
+    let said = text(&first.stdout);
+    assert!(
+        said.contains("+    kind: content\n") && said.ends_with("r.yaml is in force as version 1\n"),
+        "{said}{}",
         text(&first.stderr)
     );
-    assert_eq!(
-        text(&again.stdout),
-        text(&first.stdout),
-        "the same source keeps its version"
-    );
+    assert_eq!(text(&again.stdout), "r.yaml is in force as version 1 already\n");
     assert_eq!(broken.status.code(), Some(1));
     assert!(
         text(&broken.stderr).contains("broken.yaml:3:"),
         "{}",
         text(&broken.stderr)
     );
+}
+
+#[test]
+fn rulesets_are_compared_listed_rolled_back_and_experiences_paused_without_a_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |text: &str| std::fs::write(folder.path().join("r.yaml"), text).unwrap();
+    let run = |args: &[&str]| {
+        let mut all = args.to_vec();
+        all.extend(["--operator-listen", "127.0.0.1:1"]);
+        cartwright(folder.path(), &all, &[])
+    };
+    let one = "version: 1\ncurrency: GBP\nplacements: {hero: {kind: content, fallback: 1}}\nexperiences: [{id: x-1, placement: hero, payload: 2}]\n";
+    write(one);
+    assert!(run(&["apply", "-f", "r.yaml", "--yes"]).status.success());
+    let two = one.replace("fallback: 1", "fallback: 7");
+    write(&two);
+    // Nobody is there to be asked.
+    let unasked = run(&["apply", "-f", "r.yaml"]);
+    assert!(!unasked.status.success());
+    assert!(text(&unasked.stdout).contains("+placements: {hero: {kind: content, fallback: 7}}"));
+    assert!(
+        text(&unasked.stderr).contains("`--yes`"),
+        "{}",
+        text(&unasked.stderr)
+    );
+    assert!(run(&["apply", "-f", "r.yaml", "--yes"]).status.success());
+    let back = text(&run(&["rollback", "1", "--yes"]).stdout);
+    assert!(
+        back.contains("-placements: {hero: {kind: content, fallback: 7}}")
+            && back.ends_with("version 1 is in force as version 3\n"),
+        "{back}"
+    );
+    let listed = text(&run(&["rulesets"]).stdout);
+    let marked: Vec<&str> = listed.lines().filter(|line| line.ends_with("in force")).collect();
+    assert!(
+        listed.lines().count() == 4 && marked.len() == 1 && marked[0].trim_start().starts_with("3 "),
+        "{listed}"
+    );
+    assert!(text(&run(&["rollback", "9", "--yes"]).stderr).contains("`cartwright rulesets`"));
+
+    assert!(text(&run(&["pause", "x-1"]).stdout).starts_with("x-1 is paused"));
+    let unknown = text(&run(&["pause", "x"]).stderr);
+    assert!(
+        unknown.contains("has no experience `x`; there is x-1"),
+        "{unknown}"
+    );
+    assert!(run(&["resume", "x-1"]).status.success());
+    assert!(!run(&["pause", "../x"]).status.success());
+    let dry = text(&run(&["apply", "-f", "r.yaml", "--dry-run"]).stderr);
+    assert!(dry.contains("cartwright serve"), "{dry}");
 }
 
 #[test]

@@ -29,6 +29,8 @@ pub(super) enum Verdict {
     },
     NotMatched,
     Capped,
+    /// Switched off by an operator.
+    Paused,
     /// Not yet, or not any more.
     OffSchedule,
     /// Of its group the shopper sees another one.
@@ -183,6 +185,7 @@ impl<'a, 'f> Eligibility<'a, 'f> {
                     };
                 }
                 Verdict::NotMatched
+                | Verdict::Paused
                 | Verdict::OffSchedule
                 | Verdict::OtherOfGroup
                 | Verdict::OutsideTraffic
@@ -197,6 +200,9 @@ impl<'a, 'f> Eligibility<'a, 'f> {
     }
 
     pub(super) fn judge(&mut self, experience: &Experience) -> Verdict {
+        if experience.paused {
+            return Verdict::Paused;
+        }
         if !experience.schedule.holds_at(self.now) {
             return Verdict::OffSchedule;
         }

@@ -57,6 +57,7 @@ pub(super) fn placement(
             Verdict::Eligible { .. } if decided => "outranked",
             Verdict::Eligible { .. } => "eligible",
             Verdict::NotMatched => "not_matched",
+            Verdict::Paused => "paused",
             Verdict::OffSchedule => "off_schedule",
             Verdict::OtherOfGroup => "other_of_group",
             Verdict::OutsideTraffic => "outside_traffic",

@@ -65,6 +65,15 @@ impl Ruleset {
         parse::parse(source, version)
     }
 
+    /// The same with the experiences of these ids, and no others, paused. Ids that it does not have are passed over.
+    #[must_use]
+    pub fn with_paused(mut self, ids: &[String]) -> Ruleset {
+        for experience in &mut self.experiences {
+            experience.paused = ids.iter().any(|id| **id == *experience.id);
+        }
+        self
+    }
+
     /// The version under which the warehouse stores it.
     pub fn version(&self) -> u64 {
         self.version

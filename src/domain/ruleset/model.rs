@@ -134,6 +134,8 @@ pub struct Experience {
     pub when: Option<ConditionId>,
     pub priority: i64,
     pub cap: Option<FrequencyCap>,
+    /// Switched off by an operator, whatever the file says.
+    pub paused: bool,
     pub schedule: Schedule,
     /// Index of the group of which a shopper sees one experience at the most.
     pub group: Option<u32>,

@@ -4,7 +4,7 @@ use sqlx::PgConnection;
 
 use super::error::{Failure, integer, natural};
 use super::rows::{Day, Instant, column};
-use crate::domain::ids::Shop;
+use crate::domain::ids::{Shop, Timestamp};
 use crate::domain::transform::{DecisionServed, Effect, PlacementServed};
 use crate::warehouse::StoredDecision;
 
@@ -103,4 +103,29 @@ pub(super) async fn read(
         placements: placements.collect(),
         facts,
     }))
+}
+
+/// See [`crate::warehouse::Warehouse::decided_since`].
+pub(super) async fn since(
+    conn: &mut PgConnection,
+    shop: &Shop,
+    since: Timestamp,
+    limit: u32,
+) -> Result<Vec<(Timestamp, String)>, Failure> {
+    let rows = sqlx::query!(
+        r#"select d.decided_at as "decided_at: Instant", r.facts::text as "facts!"
+           from (select distinct decision_id, decided_at from fact_decision
+                 where shop = $1 and decided_at >= $2
+                 order by decided_at desc, decision_id limit $3) as d
+           join decision_record as r on r.shop = $1 and r.decision_id = d.decision_id"#,
+        shop.as_str(),
+        Instant(since) as _,
+        i64::from(limit)
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (row.decided_at.0, row.facts))
+        .collect())
 }

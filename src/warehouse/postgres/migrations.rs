@@ -9,7 +9,7 @@ use sqlx::postgres::PgPool;
 use crate::warehouse::OpenError;
 
 /// Version, description, text. Append only.
-const MIGRATIONS: [(i64, &str, &str); 3] = [
+const MIGRATIONS: [(i64, &str, &str); 4] = [
     (
         1,
         "star schema",
@@ -24,6 +24,11 @@ const MIGRATIONS: [(i64, &str, &str); 3] = [
         4,
         "catalogue",
         include_str!("../../../migrations/postgres/0004_catalogue.sql"),
+    ),
+    (
+        5,
+        "pauses",
+        include_str!("../../../migrations/postgres/0005_pauses.sql"),
     ),
 ];
 

@@ -22,6 +22,7 @@ mod meta;
 mod migrations;
 mod orders;
 mod partitions;
+mod pool;
 mod position;
 mod products;
 mod profiles;
@@ -37,11 +38,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{Connection as _, Executor as _};
+use sqlx::Executor as _;
+use sqlx::postgres::{PgConnectOptions, PgPool};
 use tokio::sync::OnceCell;
 
 use self::error::Failure;
+use self::pool::{pool, within};
 use super::{
     Applied, Batch, Changes, OpenError, OutcomeQuery, StoredDecision, StoredPosition, StoredRuleset,
     Warehouse, WarehouseConfig, WarehouseError,
@@ -68,14 +70,6 @@ const READER_ACQUIRE: Duration = Duration::from_secs(1);
 
 /// How long a start waits for the server before it goes on without it.
 const START_PATIENCE: Duration = Duration::from_secs(2);
-
-/// A connection idle for longer is asked for a sign of life before it is used: a restarted server must not cost one
-/// failed look-up per connection, and a ping each time would double the time of every look-up.
-const PING_AFTER: Duration = Duration::from_secs(1);
-
-/// How long a connection may take to answer once it is given back, a rollback included. Beyond it the line is taken
-/// for dead and dropped, long before TCP would notice.
-const RELEASE: Duration = Duration::from_secs(5);
 
 /// How long a look-up may take, and one that reads much: a little more than the server allows it.
 const READ: Duration = Duration::from_secs(3);
@@ -214,6 +208,26 @@ impl PgWarehouse {
         rulesets::list(&mut conn, version, limit).await
     }
 
+    async fn read_paused(&self) -> Result<Vec<String>, Failure> {
+        let mut conn = self.readers.acquire().await?;
+        rulesets::paused(&mut conn).await
+    }
+
+    async fn write_paused(&self, experience: &str, paused: bool, now: Timestamp) -> Result<(), Failure> {
+        let mut conn = self.writer.acquire().await?;
+        rulesets::set_paused(&mut conn, experience, paused, now).await
+    }
+
+    async fn read_decided_since(
+        &self,
+        shop: &Shop,
+        since: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<(Timestamp, String)>, Failure> {
+        let mut tx = self.readers.begin_with(BEGIN_LONG_READ).await?;
+        decisions::since(&mut tx, shop, since, limit).await
+    }
+
     async fn read_decision(&self, shop: &Shop, decision_id: &str) -> Result<Option<StoredDecision>, Failure> {
         let mut conn = self.readers.acquire().await?;
         decisions::read(&mut conn, shop, decision_id).await
@@ -259,41 +273,6 @@ impl PgWarehouse {
     }
 }
 
-/// Runs `work` for no longer than `limit`; a server that hangs must not hang its clients.
-async fn within<T>(
-    limit: Duration,
-    work: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, WarehouseError> {
-    match tokio::time::timeout(limit, work).await {
-        Ok(done) => Ok(done?),
-        Err(_) => Err(WarehouseError::Unavailable(
-            format!("no answer within {} s", limit.as_secs()).into(),
-        )),
-    }
-}
-
-fn pool(connections: u32, acquire: Duration) -> PgPoolOptions {
-    PgPoolOptions::new()
-        .max_connections(connections)
-        .acquire_timeout(acquire)
-        .test_before_acquire(false)
-        .after_release(|conn, _| {
-            Box::pin(async move {
-                let answer = tokio::time::timeout(RELEASE, conn.ping()).await;
-                answer.map_err(|_| sqlx::Error::PoolTimedOut)??;
-                Ok(true)
-            })
-        })
-        .before_acquire(|conn, meta| {
-            Box::pin(async move {
-                if meta.idle_for > PING_AFTER {
-                    conn.ping().await?;
-                }
-                Ok(true)
-            })
-        })
-}
-
 #[async_trait]
 impl Warehouse for PgWarehouse {
     async fn position(&self, partition: u16) -> Result<Option<StoredPosition>, WarehouseError> {
@@ -331,6 +310,23 @@ impl Warehouse for PgWarehouse {
 
     async fn rulesets(&self, limit: u32) -> Result<Vec<StoredRuleset>, WarehouseError> {
         within(READ, self.read_rulesets(None, limit)).await
+    }
+
+    async fn paused(&self) -> Result<Vec<String>, WarehouseError> {
+        within(READ, self.read_paused()).await
+    }
+
+    async fn set_paused(&self, experience: &str, paused: bool, now: Timestamp) -> Result<(), WarehouseError> {
+        within(WRITE, self.write_paused(experience, paused, now)).await
+    }
+
+    async fn decided_since(
+        &self,
+        shop: &Shop,
+        since: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<(Timestamp, String)>, WarehouseError> {
+        within(LONG_READ, self.read_decided_since(shop, since, limit)).await
     }
 
     async fn decision(

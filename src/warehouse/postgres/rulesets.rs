@@ -66,3 +66,35 @@ pub(super) async fn insert(
         created_at: now,
     })
 }
+
+/// The experiences that are paused, by id.
+pub(super) async fn paused(conn: &mut PgConnection) -> Result<Vec<String>, Failure> {
+    Ok(
+        sqlx::query_scalar!("select id from paused_experience order by id")
+            .fetch_all(conn)
+            .await?,
+    )
+}
+
+/// Pauses an experience, or ends its pause.
+pub(super) async fn set_paused(
+    conn: &mut PgConnection,
+    experience: &str,
+    paused: bool,
+    now: Timestamp,
+) -> Result<(), Failure> {
+    if paused {
+        sqlx::query!(
+            "insert into paused_experience (id, paused_at) values ($1, $2) on conflict do nothing",
+            experience,
+            Instant(now) as _
+        )
+        .execute(conn)
+        .await?;
+    } else {
+        sqlx::query!("delete from paused_experience where id = $1", experience)
+            .execute(conn)
+            .await?;
+    }
+    Ok(())
+}

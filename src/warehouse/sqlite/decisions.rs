@@ -106,3 +106,29 @@ pub(super) async fn read(
         placements: placements.collect::<Result<_, WarehouseError>>()?,
     }))
 }
+
+/// See [`crate::warehouse::Warehouse::decided_since`].
+pub(super) async fn since(
+    conn: &mut SqliteConnection,
+    shop: &Shop,
+    since: Timestamp,
+    limit: u32,
+) -> Result<Vec<(Timestamp, String)>, WarehouseError> {
+    let rows: Vec<(i64, String)> = sqlx::query_as(
+        "select d.decided_at, r.facts
+         from (select distinct decision_id, decided_at from fact_decision
+               where shop = ?1 and day >= ?2 and decided_at >= ?3
+               order by decided_at desc, decision_id limit ?4) as d
+         join decision_record as r on r.shop = ?1 and r.decision_id = d.decision_id",
+    )
+    .bind(shop.as_str())
+    .bind(since.day())
+    .bind(since.0)
+    .bind(limit)
+    .fetch_all(conn)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|(at, facts)| (Timestamp(at), facts))
+        .collect())
+}

@@ -204,6 +204,26 @@ impl Warehouse for SqliteWarehouse {
         rulesets::list(&mut conn, None, limit).await
     }
 
+    async fn paused(&self) -> Result<Vec<String>, WarehouseError> {
+        let mut conn = self.readers.acquire().await?;
+        rulesets::paused(&mut conn).await
+    }
+
+    async fn set_paused(&self, experience: &str, paused: bool, now: Timestamp) -> Result<(), WarehouseError> {
+        let mut conn = self.writer.acquire().await?;
+        rulesets::set_paused(&mut conn, experience, paused, now).await
+    }
+
+    async fn decided_since(
+        &self,
+        shop: &Shop,
+        since: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<(Timestamp, String)>, WarehouseError> {
+        let mut conn = self.readers.acquire().await?;
+        decisions::since(&mut conn, shop, since, limit).await
+    }
+
     async fn decision(
         &self,
         shop: &Shop,

@@ -57,3 +57,29 @@ pub(super) async fn insert(
         created_at: now,
     })
 }
+
+/// The experiences that are paused, by id.
+pub(super) async fn paused(conn: &mut SqliteConnection) -> Result<Vec<String>, WarehouseError> {
+    Ok(sqlx::query_scalar("select id from paused_experience order by id")
+        .fetch_all(conn)
+        .await?)
+}
+
+/// Pauses an experience, or ends its pause.
+pub(super) async fn set_paused(
+    conn: &mut SqliteConnection,
+    experience: &str,
+    paused: bool,
+    now: Timestamp,
+) -> Result<(), WarehouseError> {
+    let statement = match paused {
+        true => sqlx::query(
+            "insert into paused_experience (id, paused_at) values (?1, ?2) on conflict do nothing",
+        )
+        .bind(experience)
+        .bind(now.0),
+        false => sqlx::query("delete from paused_experience where id = ?1").bind(experience),
+    };
+    statement.execute(conn).await?;
+    Ok(())
+}

@@ -14,6 +14,7 @@ mod overlay;
 mod personalize;
 mod publish;
 mod restore;
+mod rulesets;
 mod start_stop;
 mod workers;
 mod write_back;

@@ -182,6 +182,23 @@ impl Warehouse for SwitchedWarehouse {
         self.0.rulesets(limit).await
     }
 
+    async fn paused(&self) -> Result<Vec<String>, WarehouseError> {
+        self.0.paused().await
+    }
+
+    async fn set_paused(&self, experience: &str, paused: bool, now: Timestamp) -> Result<(), WarehouseError> {
+        self.0.set_paused(experience, paused, now).await
+    }
+
+    async fn decided_since(
+        &self,
+        shop: &Shop,
+        since: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<(Timestamp, String)>, WarehouseError> {
+        self.0.decided_since(shop, since, limit).await
+    }
+
     async fn decision(
         &self,
         shop: &Shop,

@@ -120,6 +120,23 @@ impl Warehouse for FaultyWarehouse {
         self.inner.rulesets(limit).await
     }
 
+    async fn paused(&self) -> Result<Vec<String>, WarehouseError> {
+        self.inner.paused().await
+    }
+
+    async fn set_paused(&self, experience: &str, paused: bool, now: Timestamp) -> Result<(), WarehouseError> {
+        self.inner.set_paused(experience, paused, now).await
+    }
+
+    async fn decided_since(
+        &self,
+        shop: &Shop,
+        since: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<(Timestamp, String)>, WarehouseError> {
+        self.inner.decided_since(shop, since, limit).await
+    }
+
     async fn decision(
         &self,
         shop: &Shop,

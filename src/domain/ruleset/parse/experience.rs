@@ -126,6 +126,7 @@ impl Reader {
             when,
             priority,
             cap,
+            paused: false,
             schedule,
             group,
             traffic,

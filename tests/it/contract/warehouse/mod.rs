@@ -51,6 +51,7 @@ macro_rules! contract {
                 readers_see_whole_batches_while_one_is_applied
                 rulesets_count_up_and_the_same_source_keeps_its_version
                 every_ruleset_is_kept
+                pauses_are_kept_until_they_end
                 the_first_key_check_value_stays
                 purchases_are_the_newest_orders_without_charges
                 the_catalogue_holds_the_latest_of_each_statement

@@ -471,6 +471,19 @@ pub(super) async fn every_ruleset_is_kept(backend: &dyn Backend) {
     assert_eq!(warehouse.ruleset(4).await.unwrap(), None);
 }
 
+pub(super) async fn pauses_are_kept_until_they_end(backend: &dyn Backend) {
+    let warehouse = backend.open().await;
+    assert_eq!(warehouse.paused().await.unwrap(), [""; 0]);
+    for id in ["b", "a", "b"] {
+        warehouse.set_paused(id, true, NOW).await.unwrap();
+    }
+    assert_eq!(warehouse.paused().await.unwrap(), ["a", "b"]);
+    warehouse.set_paused("b", false, NOW).await.unwrap();
+    warehouse.set_paused("never", false, NOW).await.unwrap();
+    warehouse.close().await;
+    assert_eq!(backend.open().await.paused().await.unwrap(), ["a"]);
+}
+
 pub(super) async fn the_first_key_check_value_stays(backend: &dyn Backend) {
     let warehouse = backend.open().await;
     assert_eq!(warehouse.key_check_value("mine").await.unwrap(), "mine");

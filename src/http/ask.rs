@@ -50,6 +50,8 @@ pub(super) struct Ask<'a> {
     pub(super) deadline_ms: Option<u64>,
     pub(super) explain: bool,
     pub(super) candidates: Candidates<'a>,
+    /// Experiences with the variant that is to be shown: for trying out, with keys of a test environment.
+    pub(super) force: Vec<(String, String)>,
 }
 
 impl<'a> Ask<'a> {
@@ -91,6 +93,7 @@ impl<'a> Ask<'a> {
             "device" => self.device = text(name, decode(raw)?, MAX_WORD_BYTES)?,
             "consent" => self.consent = ConsentStatement::parse_list(&decode(raw)?),
             "deadline_ms" => self.deadline_ms = Some(deadline(&decode(raw)?)?),
+            "force" => self.force = force(&decode(raw)?)?,
             "explain" => self.explain = flag(name, &decode(raw)?)?,
             _ => {}
         }
@@ -98,7 +101,8 @@ impl<'a> Ask<'a> {
     }
 }
 
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 14] = [
+    "force",
     "user_id",
     "user_token",
     "anonymous_id",
@@ -200,6 +204,19 @@ fn deadline(value: &str) -> Result<u64, Problem> {
     })
 }
 
+/// `experience:variant,…`, or `experience` alone where it has one variant.
+fn force(value: &str) -> Result<Vec<(String, String)>, Problem> {
+    let pairs = value.split(',').filter(|pair| !pair.is_empty());
+    let pairs = pairs.map(|pair| pair.split_once(':').unwrap_or((pair, "")));
+    let forced: Vec<(String, String)> = pairs
+        .map(|(experience, variant)| (experience.to_owned(), variant.to_owned()))
+        .collect();
+    if forced.len() > MAX_PLACEMENTS {
+        return Err(invalid("force", "names too many experiences"));
+    }
+    Ok(forced)
+}
+
 fn flag(name: &'static str, value: &str) -> Result<bool, Problem> {
     match value {
         "true" | "1" => Ok(true),
@@ -237,6 +254,8 @@ pub(super) struct AskBody<'a> {
     pub(super) consent: Option<&'a RawValue>,
     pub(super) deadline_ms: Option<u64>,
     pub(super) explain: Option<bool>,
+    #[serde(borrow)]
+    pub(super) force: Option<Cow<'a, str>>,
     pub(super) candidates: Option<BTreeMap<String, Vec<String>>>,
     #[serde(borrow)]
     pub(super) events: Option<Vec<&'a RawValue>>,
@@ -295,6 +314,11 @@ impl<'a> AskBody<'a> {
                 .unwrap_or_default(),
             deadline_ms: self.deadline_ms.map(|ms| deadline(&ms.to_string())).transpose()?,
             explain: self.explain.unwrap_or(false),
+            force: self
+                .force
+                .map(|list| force(&list))
+                .transpose()?
+                .unwrap_or_default(),
             candidates: self
                 .candidates
                 .map(Candidates::from_json)

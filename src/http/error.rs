@@ -53,6 +53,7 @@ problems! {
     /// A server key in a URL ends up in logs and histories.
     ServerKeyInUrl => "server_key_in_url", FORBIDDEN, "A server key may not be part of a URL";
     ServerKeyRequired => "server_key_required", FORBIDDEN, "This needs a server key";
+    TestKeyRequired => "test_key_required", FORBIDDEN, "This needs a key of a test environment";
     UserTokenRequired => "user_token_required", FORBIDDEN, "With a public key, user_id needs a user_token";
     InvalidUserToken => "invalid_user_token", FORBIDDEN, "The user_token does not prove this user_id";
     NotFound => "not_found", NOT_FOUND, "There is nothing here";

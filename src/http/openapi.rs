@@ -164,6 +164,8 @@ pub(super) struct PersonalizeBody {
     #[schema(minimum = 1, maximum = 60000)]
     deadline_ms: Option<u64>,
     explain: Option<bool>,
+    /// `experience:variant,…`; keys of a test environment only.
+    force: Option<String>,
     /// By ranking placement, what the shop offers right now; nothing else is shown there.
     candidates: Option<BTreeMap<String, Vec<String>>>,
     /// Appended durably and counted in this answer. An event without an id of its own takes the request's ids.

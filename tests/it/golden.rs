@@ -259,6 +259,7 @@ fn outcome(case: &Case, ruleset: &Ruleset, population: &Population) -> String {
         country: ask.country.as_deref(),
         locale: ask.locale.as_deref(),
         candidates: &[],
+        forced: &[],
         device: ask.device.as_deref(),
         consent: ask.consent,
     };

@@ -162,6 +162,14 @@ impl<'a, 'f> Eligibility<'a, 'f> {
 
     pub(super) fn select(&mut self, placement: &'a Placement) -> Selection<'a> {
         let mut held_back = SmallVec::new();
+        if !self.request.forced.is_empty()
+            && let Some(chosen) = self.forced(placement)
+        {
+            return Selection {
+                chosen: Some(chosen),
+                held_back,
+            };
+        }
         for slot in &placement.experiences {
             // Most experiences end here, without a look at the experience itself.
             if let Some(when) = slot.when
@@ -197,6 +205,26 @@ impl<'a, 'f> Eligibility<'a, 'f> {
             chosen: None,
             held_back,
         }
+    }
+
+    /// The first experience of the placement that the request forces.
+    fn forced(&self, placement: &'a Placement) -> Option<Chosen<'a>> {
+        let slots = placement.experiences.iter();
+        let mut experiences =
+            slots.filter_map(|slot| self.ruleset.experiences().get(slot.experience as usize));
+        experiences.find_map(|experience| {
+            let mut forced = self.request.forced.iter();
+            let (_, wanted) = forced.find(|(id, _)| *id == &*experience.id)?;
+            let is_wanted = |variant: &usize| {
+                experience.label(*variant) == *wanted || (wanted.is_empty() && experience.variants.len() == 1)
+            };
+            Some(Chosen {
+                experience,
+                variant: (0..experience.variants.len()).find(is_wanted)?,
+                // Nobody is assigned by it.
+                stored: true,
+            })
+        })
     }
 
     pub(super) fn judge(&mut self, experience: &Experience) -> Verdict {

@@ -425,3 +425,32 @@ fn a_bandit_earns_more_than_an_even_split() {
     assert!(mean > 0.25, "{gains:?}");
     assert!(gains.iter().all(|gain| *gain > 0.0), "{gains:?}");
 }
+
+#[test]
+fn what_is_forced_is_served_whatever_holds_it_back_and_assigns_nobody() {
+    let rules = ruleset(
+        "",
+        "  - {id: first, placement: promo, priority: 9, payload: 9}
+  - {id: x, placement: promo, when: request.cart.total > 999.0, until: 2020-01-01, variants: [{id: a, payload: 1}, {id: b, weight: 0, payload: 2}]}
+  - {id: y, placement: banner, traffic: 0, payload: 3}",
+    );
+    let population = Population::default();
+    let shown = |forced: &[(&str, &str)]| {
+        let request = Request {
+            forced,
+            ..Request::default()
+        };
+        let decision = decide(&rules, &population, ProfileState::Absent, &request, NOW, &TERMS);
+        assert_eq!(decision.assigned.len(), 0);
+        let placements = decision.placements.iter();
+        placements
+            .map(|placement| placement.experience.unwrap_or("-").to_owned() + placement.variant.unwrap_or(""))
+            .take(2)
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    assert_eq!(shown(&[]), "first -");
+    assert_eq!(shown(&[("x", "b"), ("y", "")]), "xb y");
+    // What there is not cannot be shown.
+    assert_eq!(shown(&[("x", "c"), ("x", ""), ("z", "a")]), "first -");
+}

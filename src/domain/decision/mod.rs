@@ -61,6 +61,9 @@ pub struct Request<'a> {
     pub device: Option<&'a str>,
     /// What a ranking may show: placement, and the candidates that the shop offers right now.
     pub candidates: &'a [(&'a str, &'a [&'a str])],
+    /// Experiences that are served whatever holds them back, with the variant: for trying out. Nothing of it is to be
+    /// recorded.
+    pub forced: &'a [(&'a str, &'a str)],
     /// The latest word; goes before what the profile remembers.
     pub consent: ConsentStatement,
 }

@@ -188,6 +188,7 @@ impl RecordedFacts {
             locale: asked.locale.as_deref(),
             device: asked.device.as_deref(),
             candidates: &offers,
+            forced: &[],
             consent: asked.consent,
         };
         let terms = Terms {

@@ -120,6 +120,7 @@ impl<'a, 'q> Case<'a, 'q> {
             locale: self.ask.locale.as_deref(),
             device: self.ask.device.as_deref(),
             candidates,
+            forced: &[],
             consent: self.ask.consent,
         }
     }

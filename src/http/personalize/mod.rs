@@ -38,7 +38,7 @@ use super::extract::{BodyLimits, authenticate, presented_key};
 use crate::clock;
 use crate::deadline::Deadline;
 use crate::domain::decision::{self, Decision, Filling, PlacementDecision, Reason, Terms};
-use crate::domain::ids::{IdKind, PseudonymKey, Timestamp};
+use crate::domain::ids::{Environment, IdKind, PseudonymKey, Timestamp};
 use crate::domain::recommend::Population;
 use crate::domain::ruleset::Ruleset;
 use crate::domain::transform::DecisionSubject;
@@ -88,6 +88,7 @@ pub(super) struct Personalize {
         ("locale" = Option<String>, Query, description = "BCP 47", example = "en-GB"),
         ("device" = Option<String>, Query, description = "Such as `mobile`"),
         ("candidates.{placement}" = Option<String>, Query, description = "What a ranking may show, such as the ways to pay that the shop offers right now: names, separated by commas", example = "card,paypal"),
+        ("force" = Option<String>, Query, description = "`experience:variant,…`: shows these whatever holds them back, and records nothing; keys of a test environment only"),
         ("consent" = Option<String>, Query, description = "`purpose:choice,…`; what cannot be read is denied", example = "analytics:granted,personalization:denied"),
         ("deadline_ms" = Option<u64>, Query, description = "1 to 60000; may shorten the configured budget, never lengthen it"),
         ("explain" = Option<bool>, Query, description = "How the decision came about; server key only"),
@@ -186,6 +187,9 @@ impl Personalize {
         let is_server = key.kind == KeyKind::Server;
         if ask.explain && !is_server {
             return Err(Code::ServerKeyRequired.into());
+        }
+        if !ask.force.is_empty() && key.shop.environment() != Environment::Test {
+            return Err(Code::TestKeyRequired.into());
         }
         if let (Some(user_id), false) = (&ask.user_id, is_server) {
             let token = ask.user_token.as_deref().ok_or(Code::UserTokenRequired)?;
@@ -305,7 +309,12 @@ impl Personalize {
             names.map(|names| names.iter().map(|name| &**name).collect());
         let lists = case.ask.candidates.lists();
         let offered: Vec<(&str, &[&str])> = lists.iter().map(|(name, list)| (*name, &**list)).collect();
-        let request = case.request(cart.as_ref(), names.as_deref(), &offered);
+        let forced = case.ask.force.iter();
+        let forced: Vec<(&str, &str)> = forced.map(|(id, variant)| (&**id, &**variant)).collect();
+        let request = decision::Request {
+            forced: &forced,
+            ..case.request(cart.as_ref(), names.as_deref(), &offered)
+        };
         let terms = Terms {
             consent_default: self.settings.consent_default,
             record_permit,
@@ -313,7 +322,8 @@ impl Personalize {
         };
         let decision = decision::decide(ruleset, population, case.profile(), &request, case.now, &terms);
         self.recorder.withhold(case.shop, &decision.withheld);
-        let recorded = case.shopper.has_id() && self.is_recorded(&decision, id);
+        // What is tried out is in no results.
+        let recorded = case.shopper.has_id() && forced.is_empty() && self.is_recorded(&decision, id);
         let mut degraded = case.degraded();
         degraded.note(
             Degraded::DECISIONS,

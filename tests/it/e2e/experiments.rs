@@ -8,6 +8,8 @@ use crate::support::stack::{Stack, on_both_stacks};
 on_both_stacks!(
     an_experiment_is_measured_from_exposure_to_order,
     a_ranking_shows_what_the_request_offers,
+    a_variant_can_be_tried_out_in_a_test_environment_alone,
+    a_guest_keeps_the_variant_at_login,
 );
 
 const RULESET: &str = r#"
@@ -113,5 +115,64 @@ async fn a_ranking_shows_what_the_request_offers(stack: Stack) {
             .status,
         400
     );
+    app.stop().await;
+}
+
+async fn a_variant_can_be_tried_out_in_a_test_environment_alone(stack: Stack) {
+    let query = "/personalize?anonymous_id=a1&placements=promo&force=nudge:";
+    let app = TestApp::on(stack).await.ruleset(RULESET).start().await;
+    let refused = app.get(&format!("{query}b"), PUBLIC_KEY).await;
+    assert_eq!(
+        (refused.status, &refused.json()["code"]),
+        (403, &json!("test_key_required"))
+    );
+    app.stop().await;
+
+    let app = TestApp::on(stack)
+        .await
+        .ruleset(RULESET)
+        .set("environment", "test")
+        .start()
+        .await;
+    for variant in ["a", "b", "a"] {
+        let answer = app.get(&format!("{query}{variant}"), PUBLIC_KEY).await.json();
+        assert_eq!(answer["placements"]["promo"]["variant"], *variant);
+    }
+    app.settle().await;
+    let stores = app.stop().await;
+    for table in ["fact_decision", "fact_exposure"] {
+        let rows = stores
+            .rows(&format!("select cast(count(*) as text) from {table}"))
+            .await;
+        assert_eq!(rows[0][0].as_deref(), Some("0"));
+    }
+}
+
+/// Whatever the user's own hash would say.
+async fn a_guest_keeps_the_variant_at_login(stack: Stack) {
+    let app = TestApp::on(stack).await.ruleset(RULESET).start().await;
+    let mut moved = 0;
+    for n in 0..12 {
+        let shown = async |who: &str, key: &str| -> Value {
+            let path = format!("/personalize?placements=promo&{who}");
+            app.get(&path, key).await.json()["placements"]["promo"]["variant"].clone()
+        };
+        let guest = shown(&format!("anonymous_id=a{n}"), PUBLIC_KEY).await;
+        // The record is appended a moment after the answer.
+        tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+        let login = json!({"event": "Signed In", "event_id": format!("l{n}"), "anonymous_id": format!("a{n}"), "user_id": format!("u{n}")});
+        assert_eq!(app.post("/events", SERVER_KEY, &login).await.status, 202);
+        assert_eq!(
+            shown(&format!("anonymous_id=a{n}&user_id=u{n}"), SERVER_KEY).await,
+            guest
+        );
+        app.settle().await;
+        assert_eq!(shown(&format!("user_id=u{n}"), SERVER_KEY).await, guest);
+        moved += u32::from(shown(&format!("user_id=stranger{n}"), SERVER_KEY).await != guest);
+    }
+    // By hash alone some would have moved.
+    assert!(moved > 0);
+    let measured = results(&app, "nudge").await;
+    assert_eq!(measured["crossovers"], 0);
     app.stop().await;
 }

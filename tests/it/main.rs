@@ -11,4 +11,5 @@ mod import;
 mod openapi;
 mod process;
 mod readme;
+mod schema;
 mod support;

@@ -391,6 +391,15 @@ async fn a_single_flag_is_decided_and_recorded_alone(stack: Stack) {
         (placements.len(), &placements[0]["placement"]),
         (1, &json!("promo"))
     );
+    // It can be asked why, as of any decision.
+    api.settle().await;
+    let path = format!("/admin/v1/decisions/{}", decision_id.as_str().unwrap());
+    let past = api.get(&path, SERVER).await;
+    assert_eq!(
+        (past.status, &past.json["reproduced"]),
+        (200, &json!(true)),
+        "{past:?}"
+    );
     // The other flag's cap is untouched.
     for _ in 0..2 {
         let banner = api.post(&format!("{ALL}/banner"), PUBLIC, &shopper("a1")).await;

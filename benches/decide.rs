@@ -1,4 +1,4 @@
-//! What a decision costs, with 10, 20, 100 and 1,000 experiences.
+//! What a decision costs, with 10 to 5,000 experiences.
 //!
 //! `cargo bench --bench decide`. Each row is the median of [`ROUNDS`] rounds on one thread: `decide` and writing
 //! the answer, for a known shopper, three placements and a cart. In `none match` every condition is evaluated
@@ -15,6 +15,7 @@ use cartwright::domain::consent::Choice;
 use cartwright::domain::decision::{ProfileState, Request, Terms, decide};
 use cartwright::domain::ids::{Stamp, SubjectId, Timestamp};
 use cartwright::domain::profile::{Affinity, Cart, CartLine, Contribution, Delta, ProfilePart};
+use cartwright::domain::recommend::sessions::{Interaction, SessionIndex, Tuning};
 use cartwright::domain::recommend::{Population, PurchasedOrder, Purchases};
 use cartwright::domain::ruleset::Ruleset;
 
@@ -131,13 +132,39 @@ fn measure(mut call: impl FnMut()) -> f64 {
     rounds[ROUNDS / 2]
 }
 
+/// The median and the 99th percentile of single calls, in nanoseconds. The clock's own time is in them.
+fn percentiles(mut call: impl FnMut()) -> [u128; 2] {
+    let mut times: Vec<u128> = (0..200_000)
+        .map(|_| {
+            let start = Instant::now();
+            call();
+            start.elapsed().as_nanos()
+        })
+        .collect();
+    times.sort_unstable();
+    [times.len() / 2, times.len() * 99 / 100].map(|at| times[at])
+}
+
+/// Every order as a session, in the order of its lines.
+fn sessions(purchases: &Purchases) -> SessionIndex {
+    let orders = purchases.orders.iter().zip(0u64..);
+    let touched = orders.flat_map(|(order, session)| {
+        order.items.iter().zip(0i64..).map(move |(item, at)| Interaction {
+            session,
+            item: Arc::clone(item),
+            at,
+        })
+    });
+    SessionIndex::build(touched.collect(), Tuning::default())
+}
+
 fn main() {
     let purchases = purchases(18_000, 3_600);
     let lines: usize = purchases.orders.iter().map(|order| order.items.len()).sum();
     let start = Instant::now();
-    let population = Population::build(&purchases);
+    let population = Population::build(&purchases).with_sessions(Arc::new(sessions(&purchases)));
     println!(
-        "population of {lines} lines: {:.0} ms\n",
+        "population and session index of {lines} lines: {:.0} ms\n",
         start.elapsed().as_secs_f64() * 1e3
     );
 
@@ -168,27 +195,30 @@ fn main() {
     let mut out = Vec::with_capacity(4096);
 
     println!(
-        "{:>12}  {:>11}  {:>13}  {:>13}",
-        "experiences", "conditions", "none match ns", "some match ns"
+        "{:>12}  {:>11}  {:>13}  {:>13}  {:>17}",
+        "experiences", "conditions", "none match ns", "some match ns", "one call p50, p99"
     );
-    for experiences in [10, 20, 100, 1_000] {
+    for experiences in [10, 20, 100, 1_000, 5_000] {
         let mut row = [0.0; 2];
         let mut conditions = 0;
+        let mut single = [0; 2];
         for (cell, matching) in row.iter_mut().zip([None, Some(experiences / 2)]) {
             let ruleset = ruleset(experiences, matching);
             conditions = ruleset.conditions().len();
-            *cell = measure(|| {
+            let mut call = || {
                 let profile = ProfileState::Known(black_box(&part));
                 let decision = decide(&ruleset, &population, profile, black_box(&request), NOW, &terms);
                 out.clear();
                 decision.write_segments(&mut out);
                 decision.write_placements(&mut out);
                 black_box(&out);
-            });
+            };
+            *cell = measure(&mut call);
+            single = percentiles(&mut call);
         }
         println!(
-            "{experiences:>12}  {conditions:>11}  {:>13.0}  {:>13.0}",
-            row[0], row[1]
+            "{experiences:>12}  {conditions:>11}  {:>13.0}  {:>13.0}  {:>8} {:>8}",
+            row[0], row[1], single[0], single[1]
         );
     }
     println!("\nby placement, 20 experiences:");

@@ -233,6 +233,22 @@ async fn without_a_place_for_its_record_no_experiment_takes_part(stack: Stack) {
         ("degraded", vec!["decisions"])
     );
     api.log.set(Mode::Works);
+    // The loss is told by a record to come, and shown in the results.
+    let told = tokio::time::timeout(Duration::from_secs(30), async {
+        loop {
+            api.personalize("anonymous_id=later&placements=promo&cart=85123A:1", PUBLIC)
+                .await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            api.settle().await;
+            let results = api.get("/admin/v1/experiments/nudge/results", SERVER).await;
+            // As long as the places fill up, there are more.
+            if results.json["lost_exposures"].as_u64() >= Some(1) {
+                return results.json;
+            }
+        }
+    });
+    let results = told.await.expect("the loss to be told");
+    assert_eq!(results["sample_ratio"]["ok"], true);
     api.stop().await;
 }
 

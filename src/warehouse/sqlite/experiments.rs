@@ -78,16 +78,19 @@ pub(super) async fn outcomes(
              select customer, min(variant) as variant, count(distinct variant) as variants, count(*) as exposures,
                     min(decided_at) as first_at
              from exposed group by customer
-         ), happened as (
-             select coalesce(d.customer, p.linked_user_id, f.user_id, f.anonymous_id) as customer, f.event_time,
-                    f.name = ?3 as is_goal, coalesce(o.total_minor, 0) as revenue
+         ), relevant as materialized (
+             select coalesce(f.user_id, f.anonymous_id) as subject, f.event_time, f.name = ?3 as is_goal,
+                    coalesce(o.total_minor, 0) as revenue, f.body ->> '$.properties.decision_id' as decision_id
              from fact_event as f
              left join fact_order as o
              on o.shop = f.shop and o.event_id = f.event_id and o.cancelled = 0 and o.currency = ?4
-             left join exposed as d on d.decision_id = f.body ->> '$.properties.decision_id'
-             left join customer_profile as p on p.shop = f.shop and p.subject = coalesce(f.user_id, f.anonymous_id)
              where f.shop = ?1 and f.day >= (select min(decided_at) / 86400000 from exposed)
                and (f.name = ?3 or o.order_id is not null)
+         ), happened as (
+             select coalesce(d.customer, p.linked_user_id, r.subject) as customer, r.event_time, r.is_goal, r.revenue
+             from relevant as r
+             left join exposed as d on d.decision_id = r.decision_id
+             left join customer_profile as p on p.shop = ?1 and p.subject = r.subject
          ), achieved as (
              select c.customer, max(h.is_goal) as converted, sum(h.revenue) as revenue
              from happened as h

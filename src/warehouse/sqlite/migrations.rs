@@ -9,7 +9,7 @@ use sqlx::sqlite::SqlitePool;
 use crate::warehouse::OpenError;
 
 /// Version, description, text. Append only.
-const MIGRATIONS: [(i64, &str, &str); 4] = [
+const MIGRATIONS: [(i64, &str, &str); 5] = [
     (
         1,
         "star schema",
@@ -29,6 +29,11 @@ const MIGRATIONS: [(i64, &str, &str); 4] = [
         5,
         "pauses",
         include_str!("../../../migrations/sqlite/0005_pauses.sql"),
+    ),
+    (
+        6,
+        "order events",
+        include_str!("../../../migrations/sqlite/0006_order_events.sql"),
     ),
 ];
 

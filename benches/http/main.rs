@@ -3,7 +3,7 @@
 //! ```text
 //! cargo bench --bench http                  # everything, about five minutes
 //! cargo bench --bench http -- --seconds 10 --rounds 5
-//! cargo bench --bench http -- get post freshness footprint redis   # some parts
+//! cargo bench --bench http -- get post freshness footprint redis recommend   # some parts
 //! ```
 //!
 //! `redis` starts a private redis-server: reads of profiles from Redis, and from the near cache in front of it, against bare
@@ -21,6 +21,7 @@
 mod bare;
 mod freshness;
 mod load;
+mod recommend;
 mod redis_server;
 mod server;
 
@@ -69,7 +70,7 @@ fn main() {
         duration: Duration::from_secs(number("--seconds", 5)),
         rounds: number("--rounds", 3) as usize,
     };
-    let parts = ["get", "post", "freshness", "footprint", "redis"];
+    let parts = ["get", "post", "freshness", "footprint", "redis", "recommend"];
     let wanted =
         |part: &str| args.iter().any(|arg| arg == part) || !args.iter().any(|arg| parts.contains(&&**arg));
 
@@ -77,6 +78,9 @@ fn main() {
     let ruleset = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/http/ruleset.yaml");
     if wanted("footprint") {
         footprint(&ruleset);
+    }
+    if wanted("recommend") {
+        recommend::measure(effort);
     }
     if wanted("redis") {
         against_redis(&ruleset, effort);

@@ -36,7 +36,7 @@ pub struct Touch<'a> {
     pub body: &'a str,
 }
 
-/// Gathers interactions. The same events in the same order give the same numbers.
+/// Gathers interactions from events, the newest first. The same events in the same order give the same numbers.
 #[derive(Debug, Default)]
 pub struct Gathering {
     interactions: Vec<Interaction>,
@@ -60,7 +60,8 @@ impl Gathering {
         };
         let next = self.sessions.len() as u64;
         let session = *self.sessions.entry(key).or_insert(next);
-        for item in items {
+        // The last first, as the events come.
+        for item in items.into_iter().rev() {
             let item = match self.items.get(&*item) {
                 Some(known) => Arc::clone(known),
                 None => {
@@ -76,7 +77,9 @@ impl Gathering {
         }
     }
 
-    pub fn finish(self) -> Vec<Interaction> {
+    /// The oldest first, so that of equal times the later one counts as later.
+    pub fn finish(mut self) -> Vec<Interaction> {
+        self.interactions.reverse();
         self.interactions
     }
 }
@@ -129,6 +132,7 @@ mod tests {
         let gathered: Vec<(u64, String, i64)> = gathering
             .finish()
             .into_iter()
+            .rev()
             .map(|one| (one.session, one.item.to_string(), one.at / 86_400_000))
             .collect();
         let expected = [
@@ -137,8 +141,8 @@ mod tests {
             (1, "cup", 1),
             (1, "tea", 1),
             (2, "tea", 2),
-            (3, "tea", 2),
             (3, "cup", 2),
+            (3, "tea", 2),
         ];
         assert_eq!(
             gathered,

@@ -110,7 +110,7 @@ pub struct DryRun {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct PlacementChange {
     pub placement: String,
-    /// Experience and variant, else the reason, under the ruleset in force.
+    /// Experience and variant, else the reason, and what is shown, under the ruleset in force.
     pub from: String,
     /// The same under the other one.
     pub to: String,
@@ -169,7 +169,7 @@ impl Decisions {
     }
 }
 
-/// What fills each placement, in short: experience and variant, and the items where there are any.
+/// What fills each placement: experience and variant, and the content or the items.
 fn filled(decision: &Decision<'_>) -> BTreeMap<String, String> {
     let placements = decision.placements.iter().map(|placement| {
         let mut what = match (placement.experience, placement.variant) {
@@ -177,9 +177,14 @@ fn filled(decision: &Decision<'_>) -> BTreeMap<String, String> {
             (Some(experience), None) => experience.to_owned(),
             (None, _) => placement.reason.as_str().to_owned(),
         };
-        if let Filling::Ranking(items) | Filling::Recommendation(items) = &placement.filling {
-            let items: Vec<&str> = items.iter().map(|item| item.id).collect();
-            what = format!("{what} [{}]", items.join(" "));
+        match &placement.filling {
+            Filling::Content(payload) => {
+                what = format!("{what} {}", payload.map_or("null", |payload| payload.as_json()));
+            }
+            Filling::Ranking(items) | Filling::Recommendation(items) => {
+                let items: Vec<&str> = items.iter().map(|item| item.id).collect();
+                what = format!("{what} [{}]", items.join(" "));
+            }
         }
         (placement.name.to_owned(), what)
     });

@@ -134,7 +134,7 @@ fn diff(former: &str, source: &str) -> String {
 /// What a dry run found, for people.
 fn dry_run(run: &Value, hours: u32) -> String {
     let count = |value: &Value, member: &str| value[member].as_u64().unwrap_or(0);
-    let text = |value: &Value, member: &str| value[member].as_str().unwrap_or_default().to_owned();
+    let text = |value: &Value, member: &str| shortened(value[member].as_str().unwrap_or_default());
     let mut out = format!(
         "of {} decisions recorded in the last {hours} h, {} would change\n",
         count(run, "decisions"),
@@ -158,6 +158,15 @@ fn dry_run(run: &Value, hours: u32) -> String {
     out
 }
 
+/// Payloads may be long, and a line is for the eye.
+fn shortened(text: &str) -> String {
+    const MOST: usize = 100;
+    match text.char_indices().nth(MOST) {
+        Some((at, _)) => format!("{}…", text.get(..at).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -179,5 +188,6 @@ mod tests {
             {"placement": "promo", "from": "nudge/a", "to": "no_match", "decisions": 4}]});
         let expected = "of 9 decisions recorded in the last 24 h, 4 would change\n       4  promo: nudge/a -> no_match\n1 records could not be read\n";
         assert_eq!(dry_run(&run, 24), expected);
+        assert_eq!(shortened(&"é".repeat(101)), "é".repeat(100) + "…");
     }
 }

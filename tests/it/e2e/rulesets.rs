@@ -136,8 +136,14 @@ async fn a_dry_run_says_what_would_change_and_changes_nothing(stack: Stack) {
     });
     let run = run.await.expect("every decision is recorded");
     let expected = json!({"decisions": 4, "changed": 3, "unreadable": 0,
-        "changes": [{"placement": "promo", "from": "loud", "to": "calm", "decisions": 3}]});
+        "changes": [{"placement": "promo", "from": "loud \"loud\"", "to": "calm \"calm\"", "decisions": 3}]});
     assert_eq!(run, expected);
+    // The same experience with other words is a change as well.
+    let reworded = RULESET.replace("payload: loud", "payload: louder");
+    let run = app
+        .operator(Method::POST, "/operator/v1/ruleset/dry-run?hours=1", reworded)
+        .await;
+    assert_eq!(run.json()["changed"], 4);
     let broken = app
         .operator(Method::POST, "/operator/v1/ruleset/dry-run?hours=1", "version: 2")
         .await;

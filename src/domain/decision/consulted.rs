@@ -58,7 +58,11 @@ pub fn consulted(
                 // Those shown, those in the cart, and those hidden are passed over on the way to the last place.
                 excerpting.popular(2 * limit + lines + hidden, admits);
                 let session = relate(&mut excerpting, cart, part);
-                excerpting.went_on(&session, MOST_BOOSTED.max(*limit) + lines + hidden, admits);
+                let looked_at = match arrangements(ruleset, placement).any(|one| !one.boost.is_empty()) {
+                    true => MOST_BOOSTED.max(*limit),
+                    false => *limit,
+                };
+                excerpting.went_on(&session, looked_at + lines + hidden, admits);
                 let pinned = arrangements(ruleset, placement).flat_map(|arrangement| &arrangement.pin);
                 for item in fallback.iter().chain(pinned) {
                     excerpting.known(item);

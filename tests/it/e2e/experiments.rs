@@ -1,8 +1,11 @@
 //! Experiments from the ruleset to their results.
 
+use cartwright::app::{App, Running};
+use cartwright::config::Config;
+use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::support::app::{PUBLIC_KEY, SERVER_KEY, TestApp};
+use crate::support::app::{PUBLIC_KEY, SERVER_KEY, TestApp, ask};
 use crate::support::stack::{Stack, on_both_stacks};
 
 on_both_stacks!(
@@ -89,7 +92,7 @@ async fn an_experiment_is_measured_from_exposure_to_order(stack: Stack) {
         assert_eq!(app.get(&path, SERVER_KEY).await.status, 404, "{unknown}");
     }
     let operator = app
-        .operator(hyper::Method::GET, "/operator/v1/experiments/nudge/results", "")
+        .operator(Method::GET, "/operator/v1/experiments/nudge/results", "")
         .await;
     assert_eq!(operator.json(), measured);
     app.stop().await;
@@ -175,4 +178,40 @@ async fn a_guest_keeps_the_variant_at_login(stack: Stack) {
     let measured = results(&app, "nudge").await;
     assert_eq!(measured["crossovers"], 0);
     app.stop().await;
+}
+
+/// Nothing but the log has been written when the other node is asked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_on_another_node_keeps_the_variant_before_any_lane_has_run() {
+    let (mut config, _stores) = TestApp::on(Stack::Networked).await.ruleset(RULESET).config();
+    config.roles.drain = false;
+    let first = Box::pin(App::start(config.clone())).await.unwrap();
+    let second = Config {
+        data_dir: config.data_dir.with_file_name("second"),
+        ..config
+    };
+    let second = Box::pin(App::start(second)).await.unwrap();
+    let shown = async |node: &Running, who: &str| -> Value {
+        let path = format!("/personalize?placements=promo&{who}");
+        let answer = ask(node.public_addr.unwrap(), Method::GET, &path, SERVER_KEY, None).await;
+        assert_eq!(answer.status, 200);
+        answer.json()["placements"]["promo"]["variant"].clone()
+    };
+    let mut strangers = 0;
+    for n in 0..12 {
+        let guest = shown(&first, &format!("anonymous_id=a{n}")).await;
+        assert!(guest == "a" || guest == "b", "{guest}");
+        let login = json!({"event": "Signed In", "event_id": format!("l{n}"), "anonymous_id": format!("a{n}"), "user_id": format!("u{n}")});
+        let addr = second.public_addr.unwrap();
+        let posted = ask(addr, Method::POST, "/events", SERVER_KEY, Some(&login)).await;
+        assert_eq!(posted.status, 202);
+        let who = format!("anonymous_id=a{n}&user_id=u{n}");
+        assert_eq!(shown(&second, &who).await, guest);
+        assert_eq!(shown(&first, &who).await, guest);
+        strangers += u32::from(shown(&first, &format!("user_id=other{n}")).await != guest);
+    }
+    // By the user's own hash some would have moved.
+    assert!(strangers > 0);
+    Box::pin(first.stop()).await;
+    Box::pin(second.stop()).await;
 }

@@ -96,6 +96,11 @@ const BEGIN: &str = "begin; set local statement_timeout = '30s'; set local lock_
 /// Begins what reads much.
 const BEGIN_LONG_READ: &str = "begin read only; set local statement_timeout = '60s'";
 
+/// Begins what joins much with much. The planner takes a list made in the statement for a single row, and would run through
+/// the other side once for each of its many: over a minute instead of half a second for 300,000 events.
+const BEGIN_JOINS: &str =
+    "begin read only; set local statement_timeout = '60s'; set local enable_nestloop = off";
+
 /// A look-up that takes this long has lost its caller; the server should stop as well.
 const READER_SETTINGS: &str = "set statement_timeout = '2s'; set default_transaction_read_only = on";
 
@@ -262,7 +267,7 @@ impl PgWarehouse {
     }
 
     async fn read_outcomes(&self, query: &OutcomeQuery<'_>) -> Result<Outcomes, Failure> {
-        let mut tx = self.readers.begin_with(BEGIN_LONG_READ).await?;
+        let mut tx = self.readers.begin_with(BEGIN_JOINS).await?;
         experiments::outcomes(&mut tx, query).await
     }
 

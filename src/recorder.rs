@@ -17,16 +17,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use smallvec::SmallVec;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::consent::ConsentStatement;
-use crate::domain::decision::whole_facts;
 use crate::domain::event::Event;
 use crate::domain::ids::{Shop, Timestamp};
-use crate::domain::recommend::Excerpt;
-use crate::domain::transform::{AssignmentMade, DecisionRecord, DecisionSubject, PlacementServed};
+use crate::domain::transform::{DecisionRecord, DecisionSubject};
 use crate::ingest::spread::{Placed, Spread};
 use crate::profiles::Overlay;
 use crate::queue::{AppendError, EventQueue};
@@ -50,69 +48,40 @@ const APPEND_BUDGET: Duration = Duration::from_secs(5);
 /// How long a stopping worker keeps trying. Higher: a full log holds up the stop. Lower: more records are lost.
 const STOP_BUDGET: Duration = Duration::from_secs(2);
 
-/// What was decided, with all that is needed to decide it again.
+/// A record on its way, as the event to append.
 #[derive(Debug)]
 pub struct Served {
-    pub shop: Shop,
-    pub subject: DecisionSubject,
-    pub consent: ConsentStatement,
-    pub decision_id: uuid::Uuid,
-    pub decided_at: Timestamp,
-    pub ruleset_version: u64,
-    pub placements: Vec<PlacementServed>,
-    pub assigned: Vec<AssignmentMade>,
-    pub exposures: Vec<AssignmentMade>,
-    pub capped: Vec<Arc<str>>,
-    /// Experiments that could not take part in other decisions, with how many.
-    pub withheld: Vec<(Arc<str>, u64)>,
-    /// The request's facts as JSON text, without raw identifiers.
-    pub request: String,
-    /// The profile's bytes as they were decided with.
-    pub profile: Option<Bytes>,
-    /// What was consulted of the shop's customers as a whole.
-    pub population: Excerpt,
+    pub event: Event,
+    /// Whether the profile changes with it.
+    pub touches_profile: bool,
 }
 
 impl Served {
     /// A record that tells of losses alone.
-    fn of_losses(shop: Shop, withheld: Vec<(Arc<str>, u64)>, now: Timestamp) -> Served {
-        Served {
-            shop,
-            subject: DecisionSubject::default(),
-            consent: ConsentStatement::default(),
-            decision_id: uuid::Uuid::now_v7(),
+    fn of_losses(shop: &Shop, withheld: Vec<(Arc<str>, u64)>, now: Timestamp) -> Served {
+        let record = DecisionRecord {
+            decision_id: uuid::Uuid::now_v7().to_string().into(),
             decided_at: now,
             ruleset_version: 0,
-            placements: Vec::new(),
-            assigned: Vec::new(),
-            exposures: Vec::new(),
-            capped: Vec::new(),
+            placements: SmallVec::new(),
+            assigned: SmallVec::new(),
+            exposures: SmallVec::new(),
+            capped: SmallVec::new(),
             withheld,
-            request: "null".to_owned(),
-            profile: None,
-            population: Excerpt::default(),
+            facts: NoFacts { request: () },
+        };
+        let (subject, consent) = (DecisionSubject::default(), ConsentStatement::default());
+        Served {
+            event: record.to_event(shop, subject, consent, now, 0),
+            touches_profile: false,
         }
     }
+}
 
-    fn into_event(self, now: Timestamp) -> (Event, bool) {
-        let touches_profile = !self.assigned.is_empty() || !self.capped.is_empty();
-        let facts = whole_facts(self.request, self.profile.as_deref(), &self.population);
-        let record = DecisionRecord {
-            decision_id: self.decision_id.to_string().into(),
-            decided_at: self.decided_at,
-            ruleset_version: self.ruleset_version,
-            placements: self.placements,
-            assigned: self.assigned,
-            exposures: self.exposures,
-            capped: self.capped,
-            withheld: self.withheld,
-            facts,
-        };
-        (
-            record.to_event(&self.shop, self.subject, self.consent, now),
-            touches_profile,
-        )
-    }
+/// Of a record that tells of no decision.
+#[derive(serde::Serialize)]
+struct NoFacts {
+    request: (),
 }
 
 /// Gives permits.
@@ -136,14 +105,14 @@ impl Losses {
     /// One record per shop that lost any.
     fn take(&self, now: Timestamp) -> Vec<Served> {
         let losses = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut records: Vec<Served> = Vec::new();
+        let mut by_shop: BTreeMap<Shop, Vec<(Arc<str>, u64)>> = BTreeMap::new();
         for ((shop, experiment), count) in losses {
-            match records.last_mut() {
-                Some(record) if record.shop == shop => record.withheld.push((experiment, count)),
-                _ => records.push(Served::of_losses(shop, vec![(experiment, count)], now)),
-            }
+            by_shop.entry(shop).or_default().push((experiment, count));
         }
+        let records = by_shop.into_iter();
         records
+            .map(|(shop, withheld)| Served::of_losses(&shop, withheld, now))
+            .collect()
     }
 }
 
@@ -246,8 +215,10 @@ impl RecorderWorker {
             }
             let now = crate::clock::now();
             batch.extend(self.losses.take(now));
-            let (events, touching): (Vec<_>, Vec<_>) =
-                batch.drain(..).map(|served| served.into_event(now)).unzip();
+            let served = batch.drain(..);
+            let (events, touching): (Vec<_>, Vec<_>) = served
+                .map(|served| (served.event, served.touches_profile))
+                .unzip();
             self.store(events, &touching, &stop).await;
         }
     }

@@ -23,6 +23,7 @@ mod overlay;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -119,9 +120,12 @@ impl Read {
     }
 
     /// The profile's bytes as it was decided with, for the decision record.
-    pub fn into_bytes(self) -> Option<Bytes> {
-        self.bytes
-            .or_else(|| self.document.map(|document| document.encode().into()))
+    pub fn encoded(&self) -> Option<Cow<'_, [u8]>> {
+        match (&self.bytes, &self.document) {
+            (Some(bytes), _) => Some(Cow::Borrowed(bytes)),
+            (None, Some(document)) => Some(Cow::Owned(document.encode())),
+            (None, None) => None,
+        }
     }
 
     /// When what was read was stored; `None` where nothing stored was found.

@@ -1,109 +1,145 @@
-//! What a decision asked of the population, found again from its input. Decisions themselves note nothing: most are
-//! not recorded.
+//! What a decision asks of the population, noted as it asks, so that its record can hold the answers. Notes borrow and
+//! look nothing up: most decisions are not recorded.
 
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::recommending::{CART_ITEMS, MOST_BOOSTED, RECENT_ITEMS};
-use super::{ProfileState, Request};
-use crate::domain::profile::{Cart, ProfilePart};
-use crate::domain::recommend::{Excerpt, Excerpting, Population};
-use crate::domain::ruleset::{Arrangement, Placement, PlacementKind, Ruleset, VariantEffect};
+use crate::domain::profile::Affinity;
+use crate::domain::recommend::{ExcerptItemRef, ExcerptRef, Named, Population, WentOn};
+use crate::domain::ruleset::{Arrangement, Candidate, Ruleset};
 
-/// The excerpt of `population` with which [`super::decide()`] makes the same decision; a little more than it consulted.
-pub fn consulted(
-    ruleset: &Ruleset,
-    population: &Population,
-    profile: ProfileState<'_>,
-    request: &Request<'_>,
-) -> Excerpt {
-    let part = match profile {
-        ProfileState::Known(part) => Some(part),
-        ProfileState::Absent | ProfileState::Unavailable => None,
-    };
-    let stored = match (request.cart, part) {
-        (None, Some(part)) => Some(part.cart()),
-        _ => None,
-    };
-    let cart = request.cart.or(stored.as_ref());
-    let mut excerpting = Excerpting::of(population);
-    let bandits = ruleset
-        .experiences()
-        .iter()
-        .filter(|experience| experience.bandit.is_some());
-    excerpting.believed(bandits.map(|experience| Arc::clone(&experience.id)));
-    let asked = ruleset.placements().iter().filter(|placement| {
-        request
-            .placements
-            .is_none_or(|names| names.contains(&&*placement.name))
-    });
-    for placement in asked {
-        match &placement.kind {
-            PlacementKind::Content { .. } => {}
-            PlacementKind::Ranking { by, candidates, .. } => {
-                for candidate in candidates {
-                    excerpting.count(*by, &candidate.id);
-                }
-            }
-            PlacementKind::Recommendation {
-                limit,
-                fallback,
-                rules,
-            } => {
-                let lines = cart.map_or(0, |cart| cart.lines.len());
-                let hidden = most_hidden(ruleset, placement);
-                let admits =
-                    |id: &str| rules.admits(id, population.catalogue().facts(id), ruleset.currency());
-                // Those shown, those in the cart, and those hidden are passed over on the way to the last place.
-                excerpting.popular(2 * limit + lines + hidden, admits);
-                let session = relate(&mut excerpting, cart, part);
-                let looked_at = match arrangements(ruleset, placement).any(|one| !one.boost.is_empty()) {
-                    true => MOST_BOOSTED.max(*limit),
-                    false => *limit,
-                };
-                excerpting.went_on(&session, looked_at + lines + hidden, admits);
-                let pinned = arrangements(ruleset, placement).flat_map(|arrangement| &arrangement.pin);
-                for item in fallback.iter().chain(pinned) {
-                    excerpting.known(item);
-                }
+/// The notes of one decision.
+#[derive(Debug, Clone, Default)]
+pub struct Consulted<'a> {
+    /// Whose counts a ranking compares: those declared, and those that the shop offers.
+    rankings: SmallVec<[(Affinity, &'a [Candidate], &'a [&'a str]); 2]>,
+    /// Items that the ruleset names for a place.
+    declared: SmallVec<[&'a [Arc<str>]; 4]>,
+    /// What similar sessions went on with.
+    went_on: SmallVec<[WentOn<'a>; 8]>,
+    /// Items whose neighbours were looked at.
+    related: SmallVec<[u32; 16]>,
+    /// Items shown for being popular, and the one that shares are measured by.
+    popular: SmallVec<[u32; 8]>,
+    bandits: SmallVec<[&'a Arc<str>; 2]>,
+}
+
+impl<'a> Consulted<'a> {
+    pub(super) fn ranking(&mut self, by: Affinity, candidates: &'a [Candidate], offered: &'a [&'a str]) {
+        self.rankings.push((by, candidates, offered));
+    }
+
+    pub(super) fn declared(&mut self, fallback: &'a [Arc<str>], arrangement: Option<&'a Arrangement>) {
+        self.declared.push(fallback);
+        self.declared
+            .extend(arrangement.map(|arrangement| &*arrangement.pin));
+    }
+
+    /// Several placements may ask of the same session: an item is noted once.
+    pub(super) fn went_on(&mut self, suggestions: &[WentOn<'a>]) {
+        let known = self.went_on.len();
+        for one in suggestions {
+            if !self.went_on.iter().take(known).any(|have| have.id == one.id) {
+                self.went_on.push(*one);
             }
         }
     }
-    excerpting.finish()
-}
 
-/// Notes what is bought together with the session's items, and returns them.
-fn relate<'s>(
-    excerpting: &mut Excerpting<'_>,
-    cart: Option<&'s Cart<'_>>,
-    part: Option<&'s ProfilePart>,
-) -> SmallVec<[&'s str; 16]> {
-    let lines = cart.map_or(&[][..], |cart| &cart.lines);
-    let recent = part.into_iter().flat_map(ProfilePart::recent_items);
-    let others = recent.filter(|item| !lines.iter().any(|line| line.item == *item));
-    let newest = lines.iter().rev().take(CART_ITEMS).map(|line| line.item);
-    let session: SmallVec<[&str; 16]> = newest.chain(others.take(RECENT_ITEMS)).collect();
-    for item in &session {
-        excerpting.related(item);
+    pub(super) fn related(&mut self, items: impl IntoIterator<Item = u32>) {
+        self.related.extend(items);
     }
-    session
+
+    pub(super) fn popular(&mut self, item: u32) {
+        self.popular.push(item);
+    }
+
+    /// Every bandit, for an explanation shows what is believed of those that were not chosen, too.
+    pub(super) fn bandits(&mut self, ruleset: &'a Ruleset, population: &Population) {
+        if population.posteriors().is_empty() {
+            return;
+        }
+        let experiences = ruleset.experiences().iter();
+        let bandits = experiences.filter(|experience| experience.bandit.is_some());
+        self.bandits.extend(bandits.map(|experience| &experience.id));
+    }
+
+    /// The part of `population` with which the same decision is made again, to be serialised.
+    pub fn excerpt(&self, population: &'a Population) -> ExcerptRef<'a> {
+        let mut excerpt = ExcerptRef {
+            posteriors: population
+                .posteriors()
+                .only(self.bandits.iter().map(|id| Arc::clone(id))),
+            went_on: self.went_on.clone(),
+            ..ExcerptRef::default()
+        };
+        let mut numbers: SmallVec<[u32; 32]> = self.popular.iter().copied().collect();
+        for item in &self.related {
+            numbers.push(*item);
+            let neighbours = population.neighbours(*item).iter();
+            numbers.extend(neighbours.map(|(other, _)| *other));
+        }
+        for (by, candidates, offered) in &self.rankings {
+            let ids = candidates.iter().map(|candidate| &*candidate.id);
+            for id in ids.chain(offered.iter().copied()) {
+                match by {
+                    Affinity::PaymentMethod => {
+                        note(&mut excerpt.payment_methods, id, population.count(*by, id))
+                    }
+                    Affinity::ShippingMethod => {
+                        note(&mut excerpt.shipping_methods, id, population.count(*by, id))
+                    }
+                    Affinity::Item => numbers.extend(population.find(id)),
+                    Affinity::Category | Affinity::Device => {}
+                }
+            }
+        }
+        numbers.sort_unstable();
+        numbers.dedup();
+        // The order is that of one answer to all placements that asked.
+        excerpt.went_on.sort_by(|a, b| {
+            let rank = |one: &WentOn<'_>| population.rank_in_sessions(one.id);
+            b.score.total_cmp(&a.score).then_with(|| rank(a).cmp(&rank(b)))
+        });
+
+        let suggested = self.went_on.iter().map(|one| one.id);
+        let bought = numbers.iter().filter_map(|number| population.id(*number));
+        let declared = self.declared.iter().flat_map(|ids| ids.iter().map(|id| &**id));
+        for id in suggested.chain(bought).chain(declared) {
+            if let Some(facts) = population.catalogue().facts(id) {
+                excerpt.catalogue.insert(id, facts);
+            }
+        }
+        let place = |number: &u32| {
+            numbers
+                .binary_search(number)
+                .ok()
+                .and_then(|at| at.try_into().ok())
+        };
+        let items = numbers.iter().filter_map(|number| {
+            let with = match self.related.contains(number) {
+                true => population.neighbours(*number),
+                false => &[],
+            };
+            // Every neighbour was gathered with its item.
+            let with = with
+                .iter()
+                .filter_map(|(other, similarity)| Some((place(other)?, *similarity)));
+            Some(ExcerptItemRef {
+                id: population.id(*number)?,
+                orders: population.orders(*number),
+                with: with.collect(),
+            })
+        });
+        excerpt.items = items.collect();
+        excerpt
+    }
 }
 
-fn arrangements<'r>(ruleset: &'r Ruleset, placement: &'r Placement) -> impl Iterator<Item = &'r Arrangement> {
-    let slots = placement.experiences.iter();
-    slots
-        .filter_map(|slot| ruleset.experiences().get(slot.experience as usize))
-        .flat_map(|experience| &experience.variants)
-        .filter_map(|variant| match &variant.effect {
-            VariantEffect::Arrange(arrangement) => Some(arrangement),
-            VariantEffect::Payload(_) => None,
-        })
-}
-
-fn most_hidden(ruleset: &Ruleset, placement: &Placement) -> usize {
-    let hidden = arrangements(ruleset, placement).map(|arrangement| arrangement.hide.len());
-    hidden.max().unwrap_or(0)
+fn note<'a>(counts: &mut Named<'a, u32>, id: &'a str, count: u32) {
+    if count > 0 {
+        counts.insert(id, count);
+    }
 }
 
 #[cfg(test)]
@@ -112,13 +148,13 @@ mod tests {
 
     use super::*;
     use crate::domain::consent::Choice;
-    use crate::domain::decision::{Decision, Filling, Terms, decide};
+    use crate::domain::decision::{Decision, Filling, ProfileState, Request, Terms, decide};
     use crate::domain::ids::Timestamp;
     use crate::domain::product::CatalogueItem;
-    use crate::domain::profile::CartLine;
+    use crate::domain::profile::{Cart, CartLine};
     use crate::domain::recommend::Catalogue;
     use crate::domain::recommend::sessions::{Interaction, SessionIndex, Tuning};
-    use crate::domain::recommend::{PurchasedOrder, Purchases};
+    use crate::domain::recommend::{Excerpt, PurchasedOrder, Purchases};
 
     const RULESET: &str = r#"
 version: 1
@@ -195,15 +231,13 @@ experiences:
             let request = Request { cart: cart.as_ref(), ..Request::default() };
             let terms = Terms { consent_default: Choice::Granted, record_permit: true, explain: false };
 
-            let excerpt = consulted(&ruleset, &population, ProfileState::Absent, &request);
-            let json = serde_json::to_string(&excerpt).unwrap();
-            let read: Excerpt = serde_json::from_str(&json).unwrap();
-            prop_assert_eq!(&read, &excerpt);
-            let again = Population::of_excerpt(&read);
-            let made = |population: &Population| {
-                shown(&decide(&ruleset, population, ProfileState::Absent, &request, Timestamp(0), &terms))
-            };
-            prop_assert_eq!(made(&population), made(&again));
+            let decision = decide(&ruleset, &population, ProfileState::Absent, &request, Timestamp(0), &terms);
+            let json = serde_json::to_string(&decision.consulted.excerpt(&population)).unwrap();
+            let excerpt: Excerpt = serde_json::from_str(&json).unwrap();
+            prop_assert_eq!(excerpt.went_on.len(), decision.consulted.went_on.len());
+            let recorded = Population::of_excerpt(&excerpt);
+            let again = decide(&ruleset, &recorded, ProfileState::Absent, &request, Timestamp(0), &terms);
+            prop_assert_eq!(shown(&decision), shown(&again));
         }
     }
 }

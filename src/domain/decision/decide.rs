@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::consulted::Consulted;
 use super::eligibility::{Access, Chosen, Eligibility, Selection, Verdict};
 use super::facts::{Lists, Sources};
 use super::recommending::{Recommendation, recommend};
@@ -91,6 +92,7 @@ pub fn decide<'a>(
             }
         }
     }
+    decision.consulted.bandits(ruleset, population);
     decision.errors = filler.rules.errors;
     decision.explanation = filler
         .explain
@@ -200,12 +202,16 @@ impl<'a> Filler<'a, '_> {
                 smoothing,
             } => {
                 let arrangement = selection.chosen.as_ref().and_then(arrangement);
+                let offered = self.offered(placement);
+                decision
+                    .consulted
+                    .ranking(*by, candidates, offered.unwrap_or_default());
                 let ranking = Ranking {
                     by: *by,
                     limit: *limit,
                     smoothing: *smoothing,
                     arrangement,
-                    offered: self.offered(placement),
+                    offered,
                 };
                 let (part, now) = (self.rules.part, self.rules.now);
                 let rules = &mut self.rules;
@@ -225,7 +231,8 @@ impl<'a> Filler<'a, '_> {
                 fallback,
                 rules,
             } => {
-                let (items, basis) = self.recommend(*limit, fallback, rules, &selection);
+                let (items, basis) =
+                    self.recommend(*limit, fallback, rules, &selection, &mut decision.consulted);
                 (
                     Filling::Recommendation(items),
                     self.reason(placement, &selection, Some(basis)),
@@ -257,6 +264,7 @@ impl<'a> Filler<'a, '_> {
         fallback: &'a [Arc<str>],
         rules: &'a ItemRules,
         selection: &Selection<'a>,
+        notes: &mut Consulted<'a>,
     ) -> (super::Items<'a>, Basis) {
         let lines = self.cart.map_or(&[][..], |cart| &cart.lines);
         let cart: SmallVec<[&str; 16]> = lines.iter().map(|line| line.item).collect();
@@ -275,7 +283,7 @@ impl<'a> Filler<'a, '_> {
             recent: &recent,
             personal: self.rules.access != Access::Denied,
         };
-        recommend(&input, self.population)
+        recommend(&input, self.population, notes)
     }
 
     /// The candidates that the shop offers right now, where the request names them.

@@ -334,11 +334,8 @@ fn a_bandit_prefers_what_works_explores_and_can_be_made_again() {
         let (_, variant) = decision.assigned[0];
         *counts.entry(variant).or_insert(0) += 1;
         // From what the record holds.
-        let request = Request {
-            anonymous: Some(who),
-            ..Request::default()
-        };
-        let excerpt = consulted(&rules, &population, ProfileState::Absent, &request);
+        let excerpt = serde_json::to_string(&decision.consulted.excerpt(&population)).unwrap();
+        let excerpt = serde_json::from_str(&excerpt).unwrap();
         let again = Population::of_excerpt(&excerpt);
         assert_eq!(
             at(&rules, &again, ProfileState::Absent, Some(who), NOW).assigned[0],

@@ -39,10 +39,10 @@ use super::profile::{Cart, ProfilePart};
 use super::ruleset::Payload;
 
 pub use bucketing::{BUCKETING_VERSION, hash};
-pub use consulted::consulted;
+pub use consulted::Consulted;
 pub use decide::{decide, segments_of};
 pub use reason::Reason;
-pub use record::{RecordError, RecordedFacts, request_facts, whole_facts};
+pub use record::{Facts, RecordError, RecordedFacts};
 
 /// What a request says, borrowed from wherever it was parsed into. Identities and the session are pseudonyms.
 #[derive(Debug, Clone, Copy, Default)]
@@ -108,6 +108,8 @@ pub struct Decision<'a> {
     pub withheld: SmallVec<[&'a str; 1]>,
     /// Conditions that failed and were taken for false; with `explain`, among all that could have been asked for.
     pub errors: u32,
+    /// What was asked of the population: for the record.
+    pub consulted: Consulted<'a>,
     /// How the decision came about, as JSON text.
     pub explanation: Option<String>,
 }

@@ -8,6 +8,7 @@
 
 use smallvec::SmallVec;
 
+use super::consulted::Consulted;
 use super::scoring::{Basis, boost, micros, unscored};
 use super::{Item, Items};
 use crate::domain::recommend::{MAX_NEIGHBOURS, Population};
@@ -36,11 +37,13 @@ pub(super) struct Recommendation<'a, 'f> {
     pub(super) personal: bool,
 }
 
-/// Recommends items. Never empty.
+/// Recommends items, and notes what that rests on. Never empty.
 pub(super) fn recommend<'a>(
     input: &Recommendation<'a, '_>,
     population: &'a Population,
+    notes: &mut Consulted<'a>,
 ) -> (Items<'a>, Basis) {
+    notes.declared(input.fallback, input.arrangement);
     let excluded = |id: &str| {
         !input
             .rules
@@ -52,9 +55,9 @@ pub(super) fn recommend<'a>(
     };
     let mut items = Items::new();
     if input.personal {
-        in_sessions(input, population, &excluded, &mut items);
+        in_sessions(input, population, &excluded, &mut items, notes);
         if items.len() < input.limit {
-            bought_together(input, population, &excluded, &mut items);
+            bought_together(input, population, &excluded, &mut items, notes);
         }
     }
     let mut basis = if items.is_empty() {
@@ -63,9 +66,13 @@ pub(super) fn recommend<'a>(
         Basis::Own
     };
     let ceiling = items.last().map_or(1.0, Item::score);
-    for (id, share) in population.popular() {
+    for (number, (id, share)) in (0u32..).zip(population.popular()) {
         if items.len() >= input.limit {
             break;
+        }
+        if number == 0 {
+            // Shares are of the most popular one, whether or not it can be shown.
+            notes.popular(number);
         }
         if !excluded(id) && !items.iter().any(|item| item.id == id) {
             items.push(Item {
@@ -73,6 +80,7 @@ pub(super) fn recommend<'a>(
                 micros: micros(ceiling * share),
                 because: None,
             });
+            notes.popular(number);
         }
     }
     if items.is_empty() {
@@ -101,22 +109,30 @@ pub(super) fn recommend<'a>(
     (items, basis)
 }
 
+/// The items that count, the latest first.
+fn session<'f>(input: &Recommendation<'_, 'f>) -> impl Iterator<Item = &'f str> {
+    let (cart, recent) = (input.cart, input.recent);
+    let newest = cart.iter().rev().take(CART_ITEMS);
+    let others = recent.iter().filter(|item| !cart.contains(item));
+    newest.chain(others.take(RECENT_ITEMS)).copied()
+}
+
 /// Fills `items` with what similar sessions went on with, the best first.
 fn in_sessions<'a>(
     input: &Recommendation<'a, '_>,
     population: &'a Population,
     excluded: &impl Fn(&str) -> bool,
     items: &mut Items<'a>,
+    notes: &mut Consulted<'a>,
 ) {
-    let cart = input.cart.iter().rev().take(CART_ITEMS);
-    let recent = input.recent.iter().filter(|item| !input.cart.contains(item));
-    let session: SmallVec<[&str; 16]> = cart.chain(recent.take(RECENT_ITEMS)).copied().collect();
+    let session: SmallVec<[&str; 16]> = session(input).collect();
     // A boost may lift what is further down.
     let count = match input.arrangement {
         Some(arrangement) if !arrangement.boost.is_empty() => MOST_BOOSTED.max(input.limit),
         _ => input.limit,
     };
     let suggestions = population.goes_on(&session, count, |id| !excluded(id));
+    notes.went_on(&suggestions);
     let best = suggestions.first().map_or(1.0, |first| f64::from(first.score));
     items.extend(suggestions.iter().map(|one| Item {
         id: one.id,
@@ -135,7 +151,9 @@ fn bought_together<'a>(
     population: &'a Population,
     excluded: &impl Fn(&str) -> bool,
     items: &mut Items<'a>,
+    notes: &mut Consulted<'a>,
 ) {
+    notes.related(session(input).filter_map(|item| population.find(item)));
     let mut found = Items::new();
     let taken = |id: &str| excluded(id) || items.iter().any(|item| item.id == id);
     similar(input, population, &taken, &mut found);

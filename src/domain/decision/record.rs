@@ -4,83 +4,102 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use smallvec::SmallVec;
 
 use super::{Decision, ProfileState, Request, Terms, decide};
 use crate::domain::consent::{Choice, ConsentStatement};
 use crate::domain::ids::{SubjectId, Timestamp};
 use crate::domain::profile::{Cart, CartLine, Document, Version};
-use crate::domain::recommend::{Excerpt, Population};
+use crate::domain::recommend::{Excerpt, ExcerptRef, Population};
 use crate::domain::ruleset::Ruleset;
 
-/// The request as the decision saw it, as JSON text: pseudonyms, no raw identifiers; with `named` false none at all, since the
-/// shopper denied analytics, or may have done so as far as could be read.
-pub fn request_facts(request: &Request<'_>, named: bool, terms: &Terms, unavailable: bool) -> String {
-    #[derive(Serialize)]
-    struct Line<'a> {
-        item: &'a str,
-        quantity: i64,
-        price_minor: Option<i64>,
-    }
-    #[derive(Serialize)]
-    struct Facts<'a> {
-        user: Option<&'a SubjectId>,
-        anonymous: Option<&'a SubjectId>,
-        session: Option<&'a str>,
-        placements: Option<&'a [&'a str]>,
-        cart: Option<Vec<Line<'a>>>,
-        currency: Option<&'a str>,
-        country: Option<&'a str>,
-        locale: Option<&'a str>,
-        device: Option<&'a str>,
-        #[serde(skip_serializing_if = "<[_]>::is_empty")]
-        candidates: &'a [(&'a str, &'a [&'a str])],
-        consent: ConsentStatement,
-        consent_default: Choice,
-        #[serde(skip_serializing_if = "std::ops::Not::not")]
-        profile_unavailable: bool,
-    }
-    fn line<'a>(line: &CartLine<'a>) -> Line<'a> {
-        Line {
-            item: line.item,
-            quantity: line.quantity,
-            price_minor: line.price_minor,
-        }
-    }
-    let facts = Facts {
-        user: request.user.filter(|_| named),
-        anonymous: request.anonymous.filter(|_| named),
-        session: request.session.filter(|_| named),
-        placements: request.placements,
-        cart: request.cart.map(|cart| cart.lines.iter().map(line).collect()),
-        currency: request.currency,
-        country: request.country,
-        locale: request.locale,
-        device: request.device,
-        candidates: request.candidates,
-        consent: request.consent,
-        consent_default: terms.consent_default,
-        profile_unavailable: unavailable,
-    };
-    // A struct of strings and numbers always serialises.
-    serde_json::to_string(&facts).unwrap_or_default()
+/// All facts of a record, to be serialised: the request as the decision saw it, with pseudonyms and without raw identifiers,
+/// the profile's bytes as they were read, and what was consulted of the population.
+#[derive(Debug, Serialize)]
+pub struct Facts<'a> {
+    request: RequestFacts<'a>,
+    profile: Option<Box<RawValue>>,
+    population: ExcerptRef<'a>,
 }
 
-/// All facts of a record, as JSON: the request's (see [`request_facts`]), the profile's bytes as they were read, and what was
-/// consulted of the population.
-pub fn whole_facts(request: String, profile: Option<&[u8]>, population: &Excerpt) -> Box<RawValue> {
-    #[derive(Serialize)]
-    struct Facts<'a> {
-        request: &'a RawValue,
-        profile: Option<String>,
-        population: &'a Excerpt,
+#[derive(Debug, Serialize)]
+struct RequestFacts<'a> {
+    user: Option<&'a SubjectId>,
+    anonymous: Option<&'a SubjectId>,
+    session: Option<&'a str>,
+    placements: Option<&'a [&'a str]>,
+    cart: Option<SmallVec<[Line<'a>; 8]>>,
+    currency: Option<&'a str>,
+    country: Option<&'a str>,
+    locale: Option<&'a str>,
+    device: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    candidates: &'a [(&'a str, &'a [&'a str])],
+    consent: ConsentStatement,
+    consent_default: Choice,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    profile_unavailable: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Line<'a> {
+    item: &'a str,
+    quantity: i64,
+    price_minor: Option<i64>,
+}
+
+impl<'a> Facts<'a> {
+    /// With `named` false the request's facts name nobody, since the shopper denied analytics, or may have done so as far as could
+    /// be read. `profile` is what was decided with.
+    pub fn new(
+        request: &Request<'a>,
+        named: bool,
+        terms: &Terms,
+        profile_unavailable: bool,
+        profile: Option<&[u8]>,
+        population: ExcerptRef<'a>,
+    ) -> Facts<'a> {
+        fn line<'a>(line: &CartLine<'a>) -> Line<'a> {
+            Line {
+                item: line.item,
+                quantity: line.quantity,
+                price_minor: line.price_minor,
+            }
+        }
+        Facts {
+            request: RequestFacts {
+                user: request.user.filter(|_| named),
+                anonymous: request.anonymous.filter(|_| named),
+                session: request.session.filter(|_| named),
+                placements: request.placements,
+                cart: request.cart.map(|cart| cart.lines.iter().map(line).collect()),
+                currency: request.currency,
+                country: request.country,
+                locale: request.locale,
+                device: request.device,
+                candidates: request.candidates,
+                consent: request.consent,
+                consent_default: terms.consent_default,
+                profile_unavailable,
+            },
+            profile: profile.and_then(quoted),
+            population,
+        }
     }
-    let request = RawValue::from_string(request).ok();
-    let facts = Facts {
-        request: request.as_deref().unwrap_or(RawValue::NULL),
-        profile: profile.map(|bytes| STANDARD.encode(bytes)),
-        population,
-    };
-    serde_json::value::to_raw_value(&facts).unwrap_or_else(|_| RawValue::NULL.to_owned())
+
+    /// About how long they are as JSON, in bytes.
+    pub fn size_hint(&self) -> usize {
+        1_024 + self.profile.as_ref().map_or(0, |profile| profile.get().len())
+    }
+}
+
+/// Base64 as JSON text: raw, since it needs no search for what to escape.
+fn quoted(bytes: &[u8]) -> Option<Box<RawValue>> {
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4 + 2);
+    text.push('"');
+    STANDARD.encode_string(bytes, &mut text);
+    text.push('"');
+    RawValue::from_string(text).ok()
 }
 
 /// Facts read back.
@@ -127,18 +146,18 @@ struct AskedLine {
 }
 
 impl RecordedFacts {
-    /// Reads what [`whole_facts`] wrote.
+    /// Reads what was written as [`Facts`].
     ///
     /// # Errors
     /// [`RecordError`].
     pub fn read(facts: &str) -> Result<RecordedFacts, RecordError> {
         #[derive(Deserialize)]
-        struct Facts {
+        struct Read {
             request: Asked,
             profile: Option<String>,
             population: Excerpt,
         }
-        let facts: Facts = serde_json::from_str(facts).map_err(RecordError::Facts)?;
+        let facts: Read = serde_json::from_str(facts).map_err(RecordError::Facts)?;
         let decode = |text: String| -> Result<Document, RecordError> {
             let bytes = STANDARD
                 .decode(text)

@@ -21,8 +21,8 @@ mod tests;
 use std::sync::Arc;
 
 pub use catalogue::{Catalogue, ItemFacts};
-pub(in crate::domain) use excerpt::Excerpting;
-pub use excerpt::{Excerpt, ExcerptItem};
+pub use excerpt::{Excerpt, ExcerptItem, ExcerptRef};
+pub(in crate::domain) use excerpt::{ExcerptItemRef, Named};
 pub use gather::{Gathering, TOUCHING, Touch};
 pub use population::{Population, WentOn};
 

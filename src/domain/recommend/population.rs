@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
+use serde::Serialize;
 use smallvec::SmallVec;
 
 use super::catalogue::Catalogue;
@@ -50,11 +51,12 @@ impl Default for Past {
 }
 
 /// An item that sessions like the shopper's went on with.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct WentOn<'a> {
     pub id: &'a str,
     pub score: f32,
     /// The item of the shopper's session that the most similar one shares.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub because: Option<&'a str>,
 }
 
@@ -166,7 +168,12 @@ impl Population {
 
     /// The `count` items that sessions like `session` (distinct items, the latest first) went on with and that `keep` admits,
     /// the best first.
-    pub fn goes_on(&self, session: &[&str], count: usize, keep: impl Fn(&str) -> bool) -> Vec<WentOn<'_>> {
+    pub fn goes_on(
+        &self,
+        session: &[&str],
+        count: usize,
+        keep: impl Fn(&str) -> bool,
+    ) -> SmallVec<[WentOn<'_>; 8]> {
         let index = match &self.past {
             Past::Sessions(index) => index,
             Past::Recorded(list) => {
@@ -180,7 +187,7 @@ impl Population {
             .take(MAX_RECENT)
             .collect();
         if known.is_empty() {
-            return Vec::new();
+            return SmallVec::new();
         }
         SCRATCH.with_borrow_mut(|scratch| {
             let admits = |item| !known.contains(&item) && index.name(item).is_some_and(&keep);

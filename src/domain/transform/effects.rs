@@ -135,8 +135,8 @@ impl Effect {
             decision_id: record.decision_id,
             decided_at: record.decided_at,
             ruleset_version: record.ruleset_version,
-            placements: record.placements,
-            exposures: record.exposures,
+            placements: record.placements.into_vec(),
+            exposures: record.exposures.into_vec(),
             withheld: record.withheld,
             facts: String::from(Box::<str>::from(record.facts)),
         });

@@ -153,12 +153,13 @@ pub struct DecisionServed {
     pub facts: String,
 }
 
+/// Its texts are borrowed on their way into the log, owned on their way out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlacementServed {
-    pub placement: Arc<str>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub experience: Option<Arc<str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub variant: Option<Arc<str>>,
-    pub reason: Arc<str>,
+pub struct PlacementServed<S = Arc<str>> {
+    pub placement: S,
+    #[serde(default = "Option::default", skip_serializing_if = "Option::is_none")]
+    pub experience: Option<S>,
+    #[serde(default = "Option::default", skip_serializing_if = "Option::is_none")]
+    pub variant: Option<S>,
+    pub reason: S,
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
+use smallvec::smallvec;
 
 use super::*;
 use crate::domain::consent::{Choice, ConsentStatement};
@@ -284,25 +285,25 @@ fn a_quarantined_event_folds_its_consent_only() {
 
 #[test]
 fn a_decision_record_makes_the_round_trip() {
-    let record = DecisionRecord {
+    let record: DecisionRecord = DecisionRecord {
         decision_id: "d1".into(),
         decided_at: NOW,
         ruleset_version: 4,
-        placements: vec![PlacementServed {
+        placements: smallvec![PlacementServed {
             placement: "promo".into(),
             experience: Some("nudge".into()),
             variant: Some("b".into()),
             reason: "split".into(),
         }],
-        assigned: vec![AssignmentMade {
+        assigned: smallvec![AssignmentMade {
             experiment: "nudge".into(),
             variant: "b".into(),
         }],
-        exposures: vec![AssignmentMade {
+        exposures: smallvec![AssignmentMade {
             experiment: "nudge".into(),
             variant: "b".into(),
         }],
-        capped: vec!["nudge".into()],
+        capped: smallvec!["nudge".into()],
         withheld: vec![("nudge".into(), 3)],
         facts: serde_json::value::to_raw_value(&json!({"request": {"cart": []}})).unwrap(),
     };
@@ -316,6 +317,7 @@ fn a_decision_record_makes_the_round_trip() {
         subject.clone(),
         ConsentStatement::default(),
         Timestamp(NOW.0 + 1),
+        0,
     );
     let effect = transform(&event);
     let part = folded(std::slice::from_ref(&effect));
@@ -324,21 +326,21 @@ fn a_decision_record_makes_the_round_trip() {
     assert_eq!((effect.identity, effect.subject), (None, subject.user.clone()));
     let served = effect.decision.unwrap();
     assert_eq!(
-        (served.placements, served.ruleset_version),
-        (record.placements.clone(), 4)
+        (&*served.placements, served.ruleset_version),
+        (&*record.placements, 4)
     );
     assert_eq!(
-        (&served.exposures, &served.withheld),
-        (&record.exposures, &record.withheld)
+        (&*served.exposures, &*served.withheld),
+        (&*record.exposures, &*record.withheld)
     );
     assert_eq!(served.facts, r#"{"request":{"cart":[]}}"#);
 
     let quiet = DecisionRecord {
-        assigned: vec![],
-        capped: vec![],
+        assigned: smallvec![],
+        capped: smallvec![],
         ..record
     };
-    let event = quiet.to_event(&shop(), subject, ConsentStatement::default(), NOW);
+    let event = quiet.to_event(&shop(), subject, ConsentStatement::default(), NOW, 0);
     assert_eq!(transform(&event).subject, None);
     let forged = Event {
         body: "{}".into(),

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
 use uuid::Uuid;
 
 use crate::domain::consent::Choice;
-use crate::domain::decision::{self, Decision, ProfileState};
+use crate::domain::decision::{self, Decision, Facts, ProfileState};
 use crate::domain::ids::{Shop, SubjectId, Timestamp};
 use crate::domain::profile::{Cart, CartLine};
 use crate::domain::recommend::Population;
 use crate::domain::ruleset::Ruleset;
-use crate::domain::transform::{AssignmentMade, DecisionSubject, PlacementServed};
+use crate::domain::transform::{AssignmentMade, DecisionRecord, DecisionSubject, PlacementServed};
 use crate::http::answer::{Degraded, Frame};
 use crate::http::ask::Ask;
 use crate::ingest::Receipt;
@@ -38,17 +39,11 @@ impl Shopper {
         }
     }
 
-    pub(super) fn into_subject(self) -> DecisionSubject {
-        let Shopper {
-            user,
-            anonymous,
-            session,
-            ..
-        } = self;
+    fn subject(&self) -> DecisionSubject {
         DecisionSubject {
-            user,
-            anonymous,
-            session: session.map(Arc::from),
+            user: self.user.clone(),
+            anonymous: self.anonymous.clone(),
+            session: self.session.as_deref().map(Arc::from),
         }
     }
 }
@@ -170,54 +165,63 @@ impl<'a, 'q> Case<'a, 'q> {
         }
     }
 
-    /// The record, but for what the case itself will give away: the subject and the profile.
-    pub(super) fn served(
+    /// The record of what was decided.
+    pub(super) fn served<'d>(
         &self,
-        decision: &Decision<'_>,
-        request: &decision::Request<'_>,
+        decision: &Decision<'d>,
+        request: &decision::Request<'d>,
         terms: &decision::Terms,
         id: Uuid,
         ruleset: &Ruleset,
-        population: &Population,
+        population: &'d Population,
     ) -> Served {
         let placements = decision.placements.iter().map(|placement| PlacementServed {
-            placement: placement.name.into(),
-            experience: placement.experience.map(Arc::from),
-            variant: placement.variant.map(Arc::from),
-            reason: placement.reason.as_str().into(),
+            placement: placement.name,
+            experience: placement.experience,
+            variant: placement.variant,
+            reason: placement.reason.as_str(),
         });
-        let made = |list: &[(&str, &str)]| {
-            let list = list.iter();
-            list.map(|(experiment, variant)| AssignmentMade {
-                experiment: (*experiment).into(),
-                variant: (*variant).into(),
-            })
-            .collect()
+        let is_anonymous = self.is_anonymous();
+        let profile = match is_anonymous {
+            true => None,
+            false => self.read.encoded(),
         };
-        Served {
-            shop: self.shop.clone(),
-            subject: DecisionSubject::default(),
-            consent: self.ask.consent,
-            decision_id: id,
+        let facts = Facts::new(
+            request,
+            !is_anonymous && !self.read.incomplete,
+            terms,
+            self.read.incomplete,
+            profile.as_deref(),
+            decision.consulted.excerpt(population),
+        );
+        let facts_bytes = facts.size_hint();
+        let decision_id = id.to_string();
+        let record = DecisionRecord {
+            decision_id: &*decision_id,
             decided_at: self.now,
             ruleset_version: ruleset.version(),
             placements: placements.collect(),
             assigned: made(&decision.assigned),
             exposures: made(&decision.exposures),
-            capped: decision
-                .served
-                .iter()
-                .map(|experience| Arc::from(*experience))
-                .collect(),
+            capped: decision.served.iter().copied().collect(),
             withheld: Vec::new(),
-            request: decision::request_facts(
-                request,
-                !self.is_anonymous() && !self.read.incomplete,
-                terms,
-                self.read.incomplete,
-            ),
-            profile: None,
-            population: decision::consulted(ruleset, population, self.profile(), request),
+            facts,
+        };
+        let subject = match is_anonymous {
+            true => DecisionSubject::default(),
+            false => self.shopper.subject(),
+        };
+        Served {
+            touches_profile: !record.assigned.is_empty() || !record.capped.is_empty(),
+            event: record.to_event(self.shop, subject, self.ask.consent, self.now, facts_bytes),
         }
     }
+}
+
+fn made<'d>(list: &[(&'d str, &'d str)]) -> SmallVec<[AssignmentMade<&'d str>; 2]> {
+    let made = list.iter().map(|(experiment, variant)| AssignmentMade {
+        experiment: *experiment,
+        variant: *variant,
+    });
+    made.collect()
 }

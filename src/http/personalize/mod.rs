@@ -41,7 +41,6 @@ use crate::domain::decision::{self, Decision, Filling, PlacementDecision, Reason
 use crate::domain::ids::{Environment, IdKind, PseudonymKey, Timestamp};
 use crate::domain::recommend::Population;
 use crate::domain::ruleset::Ruleset;
-use crate::domain::transform::DecisionSubject;
 use crate::domain::user_token::UserTokenKey;
 use crate::ingest::Ingest;
 use crate::keys::{ApiKey, KeyKind, KeyRing};
@@ -248,7 +247,7 @@ impl Personalize {
         };
         let read_at = Instant::now();
         let body = match ruleset {
-            Some(ruleset) => self.decide(case, &ruleset, write),
+            Some(ruleset) => self.decide(&case, &ruleset, write),
             None => self.without_ruleset(&case, write),
         };
         let timing = Timing {
@@ -261,7 +260,7 @@ impl Personalize {
     /// Decides, hands the record over, and writes the answer.
     fn decide(
         &self,
-        case: Case<'_, '_>,
+        case: &Case<'_, '_>,
         ruleset: &Ruleset,
         write: impl FnOnce(&Case<'_, '_>, &Frame<'_>, &Decision<'_>) -> Option<Vec<u8>>,
     ) -> Option<Vec<u8>> {
@@ -273,19 +272,9 @@ impl Personalize {
             None
         };
         let id = decision_id(case.now);
-        let (body, served) = self.fill(&case, id, ruleset, &population, permit.is_some(), write)?;
+        let (body, served) = self.fill(case, id, ruleset, &population, permit.is_some(), write)?;
         match (permit, served) {
-            (Some(permit), Some(served)) => {
-                let (subject, profile) = match case.is_anonymous() {
-                    true => (DecisionSubject::default(), None),
-                    false => (case.shopper.into_subject(), case.read.into_bytes()),
-                };
-                permit.record(Served {
-                    subject,
-                    profile,
-                    ..served
-                });
-            }
+            (Some(permit), Some(served)) => permit.record(served),
             (Some(permit), None) => permit.skip(),
             (None, Some(_)) => self.recorder.refuse(),
             (None, None) => {}

@@ -12,8 +12,7 @@ use crate::domain::ruleset::{Arrangement, Candidate, Ruleset};
 /// The notes of one decision.
 #[derive(Debug, Clone, Default)]
 pub struct Consulted<'a> {
-    /// Whose counts a ranking compares: those declared, and those that the shop offers.
-    rankings: SmallVec<[(Affinity, &'a [Candidate], &'a [&'a str]); 2]>,
+    rankings: SmallVec<[Compared<'a>; 2]>,
     /// Items that the ruleset names for a place.
     declared: SmallVec<[&'a [Arc<str>]; 4]>,
     /// What similar sessions went on with.
@@ -25,9 +24,18 @@ pub struct Consulted<'a> {
     bandits: SmallVec<[&'a Arc<str>; 2]>,
 }
 
+/// Whose counts a ranking compares.
+#[derive(Debug, Clone, Copy)]
+struct Compared<'a> {
+    by: Affinity,
+    declared: &'a [Candidate],
+    /// By the shop, right now.
+    offered: &'a [&'a str],
+}
+
 impl<'a> Consulted<'a> {
-    pub(super) fn ranking(&mut self, by: Affinity, candidates: &'a [Candidate], offered: &'a [&'a str]) {
-        self.rankings.push((by, candidates, offered));
+    pub(super) fn ranking(&mut self, by: Affinity, declared: &'a [Candidate], offered: &'a [&'a str]) {
+        self.rankings.push(Compared { by, declared, offered });
     }
 
     pub(super) fn declared(&mut self, fallback: &'a [Arc<str>], arrangement: Option<&'a Arrangement>) {
@@ -79,16 +87,13 @@ impl<'a> Consulted<'a> {
             let neighbours = population.neighbours(*item).iter();
             numbers.extend(neighbours.map(|(other, _)| *other));
         }
-        for (by, candidates, offered) in &self.rankings {
-            let ids = candidates.iter().map(|candidate| &*candidate.id);
-            for id in ids.chain(offered.iter().copied()) {
-                match by {
-                    Affinity::PaymentMethod => {
-                        note(&mut excerpt.payment_methods, id, population.count(*by, id))
-                    }
-                    Affinity::ShippingMethod => {
-                        note(&mut excerpt.shipping_methods, id, population.count(*by, id))
-                    }
+        for ranking in &self.rankings {
+            let declared = ranking.declared.iter().map(|candidate| &*candidate.id);
+            for id in declared.chain(ranking.offered.iter().copied()) {
+                let count = population.count(ranking.by, id);
+                match ranking.by {
+                    Affinity::PaymentMethod => note(&mut excerpt.payment_methods, id, count),
+                    Affinity::ShippingMethod => note(&mut excerpt.shipping_methods, id, count),
                     Affinity::Item => numbers.extend(population.find(id)),
                     Affinity::Category | Affinity::Device => {}
                 }

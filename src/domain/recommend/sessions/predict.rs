@@ -59,26 +59,31 @@ impl SessionIndex {
     }
 
     /// Merges the postings of the recent items, the most recent session first, until the sample is full.
+    ///
+    /// The heads of the lists are compared without branches: which list is next is as good as random.
     fn sample(&self, recent: &[u32], sample: &mut Vec<(u32, u8)>) {
         sample.clear();
         let mut lists: [&[u32]; MAX_RECENT] = [&[]; MAX_RECENT];
         for (list, item) in lists.iter_mut().zip(recent) {
             *list = self.postings.get(*item);
         }
+        // One more than the session's number; 0 behind the end.
+        let head = |list: &[u32], at: usize| list.get(at).map_or(0, |session| session + 1);
+        let mut at = [0usize; MAX_RECENT];
+        let mut heads: [u32; MAX_RECENT] = std::array::from_fn(|place| head(lists[place], 0));
         while sample.len() < self.tuning.sample {
-            let Some(session) = lists.iter().filter_map(|list| list.first()).max().copied() else {
+            let newest = heads.iter().copied().max().unwrap_or(0);
+            if newest == 0 {
                 return;
-            };
-            let mut mask = 0;
-            for (place, list) in lists.iter_mut().enumerate() {
-                if let [first, rest @ ..] = list
-                    && *first == session
-                {
-                    mask |= 1 << place;
-                    *list = rest;
-                }
             }
-            sample.push((session, mask));
+            let mut mask = 0;
+            for place in 0..MAX_RECENT {
+                let is_here = heads[place] == newest;
+                mask |= u8::from(is_here) << place;
+                at[place] += usize::from(is_here);
+                heads[place] = head(lists[place], at[place]);
+            }
+            sample.push((newest - 1, mask));
         }
     }
 

@@ -4,6 +4,7 @@
 //! - `POST /wal` checks the JSON syntax of its body, appends it to a zero-filled file by group commit, and
 //!   answers 202 after the fdatasync: what durable ingestion costs at least.
 //! - `GET /redis/N` answers one of [`VALUES`] values of 1 KiB from Redis, `GET /moka/N` the same from a cache in this process.
+//! - `GET /postgres/N` answers one of as many values from a PostgreSQL table, by its primary key.
 //! - `POST /xadd` adds each event of its body to a Redis stream, in one pipeline, and answers 202 after Redis has.
 
 use std::fs::{File, OpenOptions};
@@ -21,6 +22,8 @@ use axum::routing::{get, post};
 use axum::serve::ListenerExt as _;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use serde_json::value::RawValue;
+use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
 use tokio::sync::oneshot;
 
 const FILE_BYTES: u64 = 512 << 20;
@@ -28,10 +31,12 @@ const GROUP_BYTES: usize = 4 << 20;
 /// As many as there are shoppers.
 const VALUES: u64 = super::SHOPPERS;
 
+const POSTGRES_CONNECTIONS: u32 = 8;
+
 type Append = (Bytes, oneshot::Sender<()>);
 
 /// Serves until the process is ended.
-pub(crate) fn serve(addr: SocketAddr, folder: &Path, redis: Option<&str>) {
+pub(crate) fn serve(addr: SocketAddr, folder: &Path, redis: Option<&str>, postgres: Option<&str>) {
     let (appends, received) = mpsc::channel();
     let file = zero_filled(&folder.join("bare.log"));
     std::thread::spawn(move || commit_groups(&file, &received));
@@ -54,6 +59,10 @@ pub(crate) fn serve(addr: SocketAddr, folder: &Path, redis: Option<&str>) {
             .with_state(appends);
         let router = match redis {
             Some(url) => router.merge(stores(url, &body).await),
+            None => router,
+        };
+        let router = match postgres {
+            Some(url) => router.merge(table(url, &body).await),
             None => router,
         };
         let listener = tokio::net::TcpListener::bind(addr).await.expect("a free port");
@@ -99,6 +108,30 @@ type Json = ([(axum::http::HeaderName, &'static str); 1], Bytes);
 
 fn json(value: Bytes) -> Json {
     ([(axum::http::header::CONTENT_TYPE, "application/json")], value)
+}
+
+/// The route that reads the table `bare_value`, filled.
+async fn table(url: &str, value: &Bytes) -> Router {
+    // As many connections as a node's readers have.
+    let pool = PgPoolOptions::new().max_connections(POSTGRES_CONNECTIONS);
+    let pool = pool.connect(url).await.expect("a PostgreSQL database");
+    let make = "create table if not exists bare_value (n bigint primary key, value bytea not null)";
+    sqlx::query(make).execute(&pool).await.expect("a table");
+    let fill = "insert into bare_value select n, $2 from generate_series(0, $1 - 1) n on conflict do nothing";
+    let count = i64::try_from(VALUES).expect("a few values");
+    let fill = sqlx::query(fill).bind(count).bind(&value[..]);
+    fill.execute(&pool).await.expect("the rows");
+    Router::new()
+        .route("/postgres/{n}", get(from_postgres))
+        .with_state(pool)
+}
+
+async fn from_postgres(State(pool): State<PgPool>, UrlPath(n): UrlPath<i64>) -> Result<Json, StatusCode> {
+    let select = sqlx::query_scalar::<_, Vec<u8>>("select value from bare_value where n = $1");
+    let value = select.bind(n).fetch_one(&pool).await;
+    value
+        .map(|value| json(value.into()))
+        .map_err(|_| StatusCode::BAD_GATEWAY)
 }
 
 async fn from_redis(State(mut stores): State<Stores>, UrlPath(n): UrlPath<u64>) -> Result<Json, StatusCode> {

@@ -5,32 +5,33 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::Effort;
 use crate::load::{self, Pace, Plan};
+use crate::requests::{events_body, get, post, unique};
 use crate::server::{SERVER_KEY, Server, exchange};
-use crate::{Effort, events_body, get, post};
 
-/// Puts 1,000 and 5,000 events/s on the server and, beside them, sends events of new shoppers whose next answer
-/// must know them.
-pub(crate) fn measure(server: &Server, effort: Effort) {
+/// Puts 1,000 and 5,000 events/s on the node that `takes` events and, beside them, sends events of new shoppers whom the node
+/// that `answers` must know. `worker` has the lane.
+pub(crate) fn measure(takes: &Server, answers: &Server, worker: &Server, name: &str, effort: Effort) {
     for rate in [1_000.0, 5_000.0] {
         let done = AtomicBool::new(false);
-        let before = lane_histogram(server);
+        let before = lane_histogram(worker);
         let delays_ms = std::thread::scope(|scope| {
-            let prober = scope.spawn(|| probe(server, &done));
+            let prober = scope.spawn(|| probe(takes, answers, &done));
             load::run(Plan {
-                addr: server.addr,
+                addr: takes.addr,
                 connections: 32,
                 pace: Pace::Open(rate),
                 warm_up: Duration::from_millis(500),
                 duration: effort.duration.max(Duration::from_secs(5)),
                 request: &mut |n| post("/events", &events_body(n, 1)),
-                pid: server.pid(),
+                pid: takes.pid(),
                 expect: 202,
             });
             done.store(true, Ordering::Relaxed);
             prober.join().expect("the prober")
         });
-        let lane = lane_histogram(server).since(&before);
+        let lane = lane_histogram(worker).since(&before);
         let quantile = |q: f64| delays_ms[((delays_ms.len() - 1) as f64 * q).round() as usize];
         let (answer_p50, answer_p99) = (quantile(0.5), quantile(0.99));
         let (store_p50, store_p99) = (lane.quantile_ms(0.5), lane.quantile_ms(0.99));
@@ -40,31 +41,34 @@ pub(crate) fn measure(server: &Server, effort: Effort) {
             delays_ms.len()
         );
         println!(
-            r#"{{"case":"freshness/{rate}","answer_p50_ms":{answer_p50:.2},"answer_p99_ms":{answer_p99:.2},"stores_p50_ms":{store_p50:.0},"stores_p99_ms":{store_p99:.0}}}"#
+            r#"{{"case":"{name}/{rate}","answer_p50_ms":{answer_p50:.2},"answer_p99_ms":{answer_p99:.2},"stores_p50_ms":{store_p50:.0},"stores_p99_ms":{store_p99:.0}}}"#
         );
     }
 }
 
 /// Sends an event of a new shopper and asks until the answer knows the shopper; the delays in ms, ascending.
-fn probe(server: &Server, done: &AtomicBool) -> Vec<f64> {
-    let mut stream = TcpStream::connect(server.addr).expect("a connection");
-    stream.set_nodelay(true).expect("nodelay");
+fn probe(takes: &Server, answers: &Server, done: &AtomicBool) -> Vec<f64> {
+    let [mut told, mut asked] = [takes, answers].map(|server| {
+        let stream = TcpStream::connect(server.addr).expect("a connection");
+        stream.set_nodelay(true).expect("nodelay");
+        stream
+    });
     let mut delays_ms = Vec::new();
     let mut n = 0;
     while !done.load(Ordering::Relaxed) {
         n += 1;
-        let shopper = format!("fresh-{}-{n}-{}", std::process::id(), crate::unique());
+        let shopper = format!("fresh-{}-{n}-{}", std::process::id(), unique());
         let event = format!(
             r#"{{"event_id":"{shopper}","event":"Product Viewed","user_id":"{shopper}","properties":{{"product_id":"22752"}}}}"#
         );
-        let answer = ask(&mut stream, &post("/events", &event));
+        let answer = ask(&mut told, &post("/events", &event));
         assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
         let acknowledged = Instant::now();
         let question = get(
             &format!("/personalize?user_id={shopper}&placements=promo"),
             SERVER_KEY,
         );
-        while !ask(&mut stream, &question).contains(r#""known":true"#) {}
+        while !ask(&mut asked, &question).contains(r#""known":true"#) {}
         delays_ms.push(acknowledged.elapsed().as_secs_f64() * 1e3);
         std::thread::park_timeout(Duration::from_millis(5));
     }

@@ -3,7 +3,10 @@
 //! ```text
 //! cargo bench --bench http                  # everything, about five minutes
 //! cargo bench --bench http -- --seconds 10 --rounds 5
-//! cargo bench --bench http -- get post freshness footprint redis recommend   # some parts
+//! cargo bench --bench http -- get post freshness footprint redis recommend experiences   # some parts
+//! cargo bench --bench http -- postgres nodes      # only when named: want an empty database each, CARTWRIGHT_BENCH_POSTGRES
+//! cargo bench --bench http -- profiles            # only when named: a million profiles take minutes to make
+//! cargo bench --bench http -- soak --minutes 10   # only when named
 //! ```
 //!
 //! `redis` starts a private redis-server: reads of profiles from Redis, and from the near cache in front of it, against bare
@@ -20,16 +23,20 @@
 
 mod bare;
 mod freshness;
+mod growth;
 mod load;
+mod networked;
 mod recommend;
 mod redis_server;
+mod requests;
 mod server;
 
 use std::path::Path;
 use std::time::Duration;
 
 use load::{Pace, Plan, Report};
-use server::{PUBLIC_KEY, SERVER_KEY, Server};
+use requests::{closing, events_body, get, personalize, post, scatter};
+use server::{PUBLIC_KEY, Server};
 
 /// Shoppers with a profile.
 const SHOPPERS: u64 = 10_000;
@@ -55,11 +62,21 @@ struct Case<'a> {
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
-    if let [flag, addr, folder, redis @ ..] = &args[..]
+    if let [flag, addr, folder, urls @ ..] = &args[..]
         && flag == "--bare"
     {
-        let redis = redis.first().map(String::as_str);
-        return bare::serve(addr.parse().expect("an address"), Path::new(folder), redis);
+        let url = |scheme: &str| {
+            urls.iter()
+                .find(|url| url.starts_with(scheme))
+                .map(String::as_str)
+        };
+        let (redis, postgres) = (url("redis:"), url("postgres:"));
+        return bare::serve(
+            addr.parse().expect("an address"),
+            Path::new(folder),
+            redis,
+            postgres,
+        );
     }
     let number = |flag: &str, default: u64| {
         let at = args.iter().position(|arg| arg == flag);
@@ -70,9 +87,18 @@ fn main() {
         duration: Duration::from_secs(number("--seconds", 5)),
         rounds: number("--rounds", 3) as usize,
     };
-    let parts = ["get", "post", "freshness", "footprint", "redis", "recommend"];
-    let wanted =
-        |part: &str| args.iter().any(|arg| arg == part) || !args.iter().any(|arg| parts.contains(&&**arg));
+    let parts = [
+        "get",
+        "post",
+        "freshness",
+        "footprint",
+        "redis",
+        "recommend",
+        "experiences",
+    ];
+    let long = ["postgres", "nodes", "profiles", "soak"];
+    let named = |part: &str| args.iter().any(|arg| arg == part);
+    let wanted = |part: &str| named(part) || !parts.iter().chain(&long).any(|part| named(part));
 
     server::pin_to(1).expect("a second core for the load generator");
     let ruleset = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/http/ruleset.yaml");
@@ -85,6 +111,21 @@ fn main() {
     if wanted("redis") {
         against_redis(&ruleset, effort);
     }
+    if wanted("experiences") {
+        growth::experiences(&ruleset, effort);
+    }
+    if named("postgres") {
+        networked::fallback(&ruleset, effort);
+    }
+    if named("nodes") {
+        networked::across_nodes(&ruleset, effort);
+    }
+    if named("profiles") {
+        growth::profiles(&ruleset, effort);
+    }
+    if named("soak") {
+        growth::soak(&ruleset, number("--minutes", 10));
+    }
     if !["get", "post", "freshness"].into_iter().any(wanted) {
         return;
     }
@@ -92,12 +133,12 @@ fn main() {
         tempfile::tempdir().expect("a folder"),
         tempfile::tempdir().expect("a folder"),
     );
-    let bare = Server::bare(bare_folder.path(), None);
+    let bare = Server::bare(bare_folder.path(), None, None);
     let both = Server::cartwright(ours_folder.path(), &ruleset, "api,drain");
     fill(&both);
     if wanted("freshness") {
         println!("\nFrom the 202 until the event shows");
-        freshness::measure(&both, effort);
+        freshness::measure(&both, &both, &both, "freshness", effort);
     }
     drop(both);
     let ours = Server::cartwright(ours_folder.path(), &ruleset, "api");
@@ -125,7 +166,7 @@ fn against_redis(ruleset: &Path, effort: Effort) {
     let folder = || tempfile::tempdir().expect("a folder");
     let (ours_folder, bare_folder) = (folder(), folder());
     let cache = redis_server::RedisServer::start(false);
-    let bare = Server::bare(bare_folder.path(), Some(&cache.url));
+    let bare = Server::bare(bare_folder.path(), Some(&cache.url), None);
     let near = |bytes: &'static str| {
         [
             ("CARTWRIGHT_HOT_URL", cache.url.clone()),
@@ -170,7 +211,7 @@ fn against_redis(ruleset: &Path, effort: Effort) {
     drop((bare, cache));
 
     let log = redis_server::RedisServer::start(true);
-    let bare = Server::bare(bare_folder.path(), Some(&log.url));
+    let bare = Server::bare(bare_folder.path(), Some(&log.url), None);
     let log_folder = folder();
     let ours = Server::cartwright(log_folder.path(), ruleset, "api");
     println!(
@@ -321,80 +362,6 @@ fn fill(server: &Server) {
         );
     }
     freshness::wait_until_applied(server);
-}
-
-fn personalize(n: u64) -> Vec<u8> {
-    let shopper = scatter(n) % SHOPPERS;
-    let path = format!(
-        "/personalize?user_id=user-{shopper}&session_id=s-{shopper}&placements=payment_methods,promo,upsell\
-         &cart=85123A:2:2.55,22752:1:7.65&currency=GBP&country=GB&device=mobile"
-    );
-    get(&path, SERVER_KEY)
-}
-
-fn get(path: &str, key: &str) -> Vec<u8> {
-    format!("GET {path} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {key}\r\n\r\n").into_bytes()
-}
-
-fn post(path: &str, body: &str) -> Vec<u8> {
-    format!(
-        "POST {path} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {SERVER_KEY}\r\n\
-         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .into_bytes()
-}
-
-fn closing(request: Vec<u8>) -> Vec<u8> {
-    let text = String::from_utf8(request).expect("a text request");
-    text.replacen("host: bench\r\n", "host: bench\r\nconnection: close\r\n", 1)
-        .into_bytes()
-}
-
-/// `count` events as one JSON text, each of about 500 bytes and of another shopper.
-fn events_body(n: u64, count: u64) -> String {
-    if count == 1 {
-        return event(n);
-    }
-    let events: Vec<String> = (0..count).map(|i| event(n * count + i)).collect();
-    format!("[{}]", events.join(","))
-}
-
-fn event(n: u64) -> String {
-    const ITEMS: [&str; 8] = [
-        "85123A", "22752", "84029G", "71053", "21730", "22423", "47566", "22720",
-    ];
-    let shopper = scatter(n) % SHOPPERS;
-    let item = ITEMS[(scatter(n + 7) % 8) as usize];
-    let process = std::process::id();
-    format!(
-        concat!(
-            r#"{{"event_id":"{process}-{n}-{unique}","event":"Product Added","user_id":"user-{shopper}","#,
-            r#""anonymous_id":"device-{shopper}","session_id":"s-{shopper}","properties":{{"cart_id":"cart-{shopper}","#,
-            r#""product_id":"{item}","sku":"{item}","category":"home decoration","name":"WHITE HANGING HEART T-LIGHT HOLDER","#,
-            r#""brand":"house","variant":"white","price":2.55,"quantity":1,"coupon":"","position":3,"currency":"GBP"}},"#,
-            r#""context":{{"locale":"en-GB","page":{{"path":"/checkout/cart","title":"Your basket"}},"#,
-            r#""device":{{"type":"mobile"}},"library":{{"name":"analytics.js","version":"2.11.1"}}}}}}"#
-        ),
-        process = process,
-        n = n,
-        unique = unique(),
-        shopper = shopper,
-        item = item,
-    )
-}
-
-/// Numbers the events of a run, so that no two cases send the same id.
-fn unique() -> u64 {
-    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-    NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
-}
-
-/// A fixed bijection that spreads consecutive numbers (the finalizer of SplitMix64).
-fn scatter(n: u64) -> u64 {
-    let n = (n ^ (n >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let n = (n ^ (n >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    n ^ (n >> 31)
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {

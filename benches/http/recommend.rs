@@ -7,8 +7,9 @@ use cartwright::domain::recommend::sessions::Interaction;
 use cartwright::import::sessions;
 use flate2::read::MultiGzDecoder;
 
+use super::requests::{closing, get, post};
 use super::server::{PUBLIC_KEY, Server, exchange};
-use super::{Case, Effort, Pace, closing, compare, freshness, get, post};
+use super::{Case, Effort, Pace, compare, freshness};
 
 const RULESET: &str = "version: 1
 currency: GBP
@@ -40,7 +41,7 @@ pub(crate) fn measure(effort: Effort) {
     let ruleset = data.path().join("ruleset.yaml");
     std::fs::write(&ruleset, RULESET).expect("the ruleset");
     let ours = Server::cartwright(data.path(), &ruleset, "api,drain");
-    let bare = Server::bare(data.path(), None);
+    let bare = Server::bare(data.path(), None, None);
     teach(&ours, &train);
 
     let asked = questions(&valid);

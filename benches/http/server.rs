@@ -60,14 +60,15 @@ impl Server {
     }
 
     /// The baseline, which is this very program with `--bare`.
-    pub(crate) fn bare(folder: &Path, redis: Option<&str>) -> Self {
+    pub(crate) fn bare(folder: &Path, redis: Option<&str>, postgres: Option<&str>) -> Self {
         let mut command = Command::new(std::env::current_exe().expect("the path of this program"));
         let addr = free_addr();
         command
             .arg("--bare")
             .arg(addr.to_string())
             .arg(folder)
-            .args(redis);
+            .args(redis)
+            .args(postgres);
         Self::start(command, addr, addr, "/const")
     }
 

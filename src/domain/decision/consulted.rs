@@ -35,7 +35,11 @@ struct Compared<'a> {
 
 impl<'a> Consulted<'a> {
     pub(super) fn ranking(&mut self, by: Affinity, declared: &'a [Candidate], offered: &'a [&'a str]) {
-        self.rankings.push(Compared { by, declared, offered });
+        self.rankings.push(Compared {
+            by,
+            declared,
+            offered,
+        });
     }
 
     pub(super) fn declared(&mut self, fallback: &'a [Arc<str>], arrangement: Option<&'a Arrangement>) {

@@ -1,0 +1,106 @@
+//! Several servers on shared stores: profiles from PostgreSQL while Redis is away, and freshness through another node.
+//!
+//! Wants `CARTWRIGHT_BENCH_POSTGRES`, the URL of an empty database.
+
+use std::path::Path;
+
+use super::redis_server::RedisServer;
+use super::requests::{get, personalize, personalize_for, scatter};
+use super::server::{PUBLIC_KEY, Server};
+use super::{Case, Effort, Pace, SHOPPERS, compare, fill, freshness};
+
+/// The database, where one is named.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the environment says where the database is"
+)]
+fn database() -> Option<String> {
+    let url = std::env::var("CARTWRIGHT_BENCH_POSTGRES").ok();
+    if url.is_none() {
+        println!("\npostgres: CARTWRIGHT_BENCH_POSTGRES names no empty database");
+    }
+    url
+}
+
+/// Profiles from PostgreSQL: every read, since Redis is away; and every read after a miss in Redis.
+pub(crate) fn fallback(ruleset: &Path, effort: Effort) {
+    let Some(url) = database() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let bare_folder = tempfile::tempdir().expect("a folder");
+    let cache = RedisServer::start(false);
+    let bare = Server::bare(bare_folder.path(), None, Some(&url));
+    let start = |roles: &str| {
+        let settings = [
+            ("CARTWRIGHT_HOT_URL", cache.url.as_str()),
+            ("CARTWRIGHT_WAREHOUSE_URL", url.as_str()),
+            ("CARTWRIGHT_NEAR_BYTES", "0"),
+        ];
+        Server::cartwright_with(folder.path(), ruleset, roles, &settings)
+    };
+    fill(&start("api,drain"));
+    let ours = start("api");
+    let select = |n: u64| get(&format!("/postgres/{}", scatter(n) % SHOPPERS), PUBLIC_KEY);
+    let case = |name, pace, ours: Box<dyn FnMut(u64) -> Vec<u8>>| Case {
+        name,
+        connections: 64,
+        pace,
+        events: 0,
+        expect: 200,
+        ours,
+        bare: Box::new(select),
+    };
+    println!(
+        "\nGET /personalize, near cache off; baseline: a bare axum handler that does one SELECT by primary key with sqlx"
+    );
+
+    println!("Redis answers and holds nothing: GET, SELECT, write-back");
+    let client = redis::Client::open(cache.url.as_str()).expect("a Redis URL");
+    let mut emptied = client.get_connection().expect("a connection");
+    let missing = move |n: u64| {
+        if n.is_multiple_of(SHOPPERS / 4) {
+            let () = redis::cmd("FLUSHALL")
+                .query(&mut emptied)
+                .expect("an empty Redis");
+        }
+        // One after the other, so that none comes twice before the next flush.
+        let shopper = n % SHOPPERS;
+        personalize_for(shopper)
+    };
+    compare(
+        &ours,
+        &bare,
+        case("miss/closed/64", Pace::Closed, Box::new(missing)),
+        effort,
+    );
+
+    println!("Redis is away, its breaker open: SELECT alone");
+    drop(cache);
+    for (name, pace) in [
+        ("fallback/closed/64", Pace::Closed),
+        ("fallback/open/5000", Pace::Open(5_000.0)),
+    ] {
+        compare(&ours, &bare, case(name, pace, Box::new(personalize)), effort);
+    }
+}
+
+/// An event sent to one node, asked for at another; the log, profiles and rows in Redis and PostgreSQL, one worker.
+pub(crate) fn across_nodes(ruleset: &Path, effort: Effort) {
+    let Some(url) = database() else { return };
+    let (cache, log) = (RedisServer::start(false), RedisServer::start(true));
+    let folders: Vec<_> = (0..3).map(|_| tempfile::tempdir().expect("a folder")).collect();
+    let start = |node: usize, roles: &str| {
+        let settings = [
+            ("CARTWRIGHT_HOT_URL", cache.url.as_str()),
+            ("CARTWRIGHT_QUEUE_URL", log.url.as_str()),
+            ("CARTWRIGHT_QUEUE_PARTITIONS", "4"),
+            ("CARTWRIGHT_WAREHOUSE_URL", url.as_str()),
+        ];
+        Server::cartwright_with(folders[node].path(), ruleset, roles, &settings)
+    };
+    let worker = start(2, "drain");
+    let (takes, answers) = (start(0, "api"), start(1, "api"));
+    println!(
+        "\nFrom the 202 of one node until the event shows in an answer of another; log in Redis, appendfsync always"
+    );
+    freshness::measure(&takes, &answers, &worker, "nodes", effort);
+}

@@ -121,11 +121,8 @@ impl Read {
 
     /// The profile's bytes as it was decided with, for the decision record.
     pub fn encoded(&self) -> Option<Cow<'_, [u8]>> {
-        match (&self.bytes, &self.document) {
-            (Some(bytes), _) => Some(Cow::Borrowed(bytes)),
-            (None, Some(document)) => Some(Cow::Owned(document.encode())),
-            (None, None) => None,
-        }
+        let made = || Some(Cow::Owned(self.document.as_ref()?.encode()));
+        self.bytes.as_deref().map(Cow::Borrowed).or_else(made)
     }
 
     /// When what was read was stored; `None` where nothing stored was found.

@@ -9,7 +9,7 @@ use sqlx::postgres::PgPool;
 use crate::warehouse::OpenError;
 
 /// Version, description, text. Append only.
-const MIGRATIONS: [(i64, &str, &str); 5] = [
+const MIGRATIONS: [(i64, &str, &str); 6] = [
     (
         1,
         "star schema",
@@ -34,6 +34,11 @@ const MIGRATIONS: [(i64, &str, &str); 5] = [
         6,
         "order events",
         include_str!("../../../migrations/postgres/0006_order_events.sql"),
+    ),
+    (
+        7,
+        "order indexes",
+        include_str!("../../../migrations/postgres/0007_order_indexes.sql"),
     ),
 ];
 

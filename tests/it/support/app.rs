@@ -132,6 +132,11 @@ impl TestApp {
         self.stores.as_ref().unwrap()
     }
 
+    /// The same, to make them sick and well.
+    pub fn stores_mut(&mut self) -> &mut Stores {
+        self.stores.as_mut().unwrap()
+    }
+
     pub fn running(&self) -> &Running {
         self.running.as_ref().unwrap()
     }

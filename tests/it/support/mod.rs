@@ -4,6 +4,7 @@ pub mod api;
 pub mod app;
 pub mod faults;
 pub mod postgres;
+pub mod postgres_server;
 pub mod process;
 pub mod proxy;
 #[allow(dead_code)]

@@ -314,10 +314,7 @@ impl Private {
     }
 
     fn url(&self, database: &str) -> String {
-        format!(
-            "postgres://postgres@127.0.0.1:{}/{database}?sslmode=disable",
-            self.port
-        )
+        local_url(self.port, database)
     }
 }
 
@@ -334,7 +331,13 @@ impl Drop for Private {
     }
 }
 
-fn set_up(folder: &Path) {
+/// The URL of a database on a server that [`set_up`] made the folder of.
+pub(super) fn local_url(port: u16, database: &str) -> String {
+    format!("postgres://postgres@127.0.0.1:{port}/{database}?sslmode=disable")
+}
+
+/// Makes the folder of a server, for whoever [`command`] runs it as.
+pub(super) fn set_up(folder: &Path) {
     std::fs::create_dir_all(folder).unwrap();
     if let Some(user) = user() {
         let owned = Command::new("chown").arg(user).arg(folder).status().unwrap();
@@ -371,7 +374,7 @@ fn running(folder: &Path) -> Option<u16> {
     }
 }
 
-fn text(path: &Path) -> &str {
+pub(super) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
@@ -381,7 +384,8 @@ fn user() -> Option<&'static str> {
     (unsafe { libc::geteuid() } == 0).then_some("nobody")
 }
 
-fn command(program: &str) -> Command {
+/// A program of PostgreSQL's.
+pub(super) fn command(program: &str) -> Command {
     let program = binary(program);
     let mut command = match user() {
         Some(user) => {

@@ -10,10 +10,11 @@ use cartwright::hot::HotConfig;
 use cartwright::queue::QueueConfig;
 use cartwright::warehouse::WarehouseConfig;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
-use sqlx::{AssertSqlSafe, Executor as _, Row as _};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _};
 use tempfile::TempDir;
 
 use super::postgres::Database;
+use super::postgres_server::PostgresServer;
 use super::proxy::{Proxy, Weather};
 use super::redis::{DURABLE, RedisServer};
 
@@ -46,15 +47,39 @@ pub enum Stack {
     Networked,
 }
 
+/// A server of the networked stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Server {
+    /// The Redis that holds hot profiles.
+    Hot,
+    /// The Redis that holds the log.
+    Log,
+    Postgres,
+}
+
+/// What befalls a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sickness {
+    /// The way to it, with [`Stores::behind_proxies`].
+    Weather(Weather),
+    /// SIGSTOP until it is healed, with [`Stores::on_own_servers`].
+    Paused,
+    /// SIGKILL, and started again when it is healed, with [`Stores::on_own_servers`].
+    Killed,
+}
+
 /// Where the data of one test are; they go with the value.
 pub struct Stores {
     pub stack: Stack,
     pub folder: TempDir,
+    /// On the server that all tests share.
     database: Option<Database>,
+    /// In place of that.
+    postgres: Option<PostgresServer>,
     redis: Option<RedisServer>,
     log: Option<RedisServer>,
-    /// In front of the servers, by the kind of each and the setting that names it.
-    proxies: Vec<(&'static str, &'static str, Proxy)>,
+    /// In front of the servers, by the setting that names each.
+    proxies: Vec<(Server, &'static str, Proxy)>,
 }
 
 /// A warehouse as it once was.
@@ -75,11 +100,23 @@ impl Stores {
         stores
     }
 
+    /// The networked stack, whose PostgreSQL is this test's alone as well: any of its servers may be paused and killed.
+    pub async fn on_own_servers() -> Stores {
+        Stores {
+            stack: Stack::Networked,
+            postgres: Some(PostgresServer::start().await),
+            redis: Some(RedisServer::start(&[])),
+            log: Some(RedisServer::start(DURABLE)),
+            ..Stores::embedded()
+        }
+    }
+
     pub fn embedded() -> Stores {
         Stores {
             stack: Stack::Embedded,
             folder: tempfile::tempdir().unwrap(),
             database: None,
+            postgres: None,
             redis: None,
             log: None,
             proxies: Vec::new(),
@@ -90,9 +127,9 @@ impl Stores {
     pub async fn behind_proxies(mut self) -> Stores {
         let urls = self.urls();
         for (server, setting) in [
-            ("redis", "queue.url"),
-            ("redis", "hot.url"),
-            ("postgres", "warehouse.url"),
+            (Server::Log, "queue.url"),
+            (Server::Hot, "hot.url"),
+            (Server::Postgres, "warehouse.url"),
         ] {
             let url = &urls.iter().find(|(name, _)| *name == setting).unwrap().1;
             let upstream = tokio::net::lookup_host(authority(url)).await.unwrap().next();
@@ -102,24 +139,51 @@ impl Stores {
         self
     }
 
-    /// Which servers can be sick together, with a name for it.
-    pub fn sick(&self) -> Vec<(&'static str, &'static [&'static str])> {
-        let all: [(_, &[_]); 3] = [
-            ("Redis", &["redis"]),
-            ("Postgres", &["postgres"]),
-            ("both", &["redis", "postgres"]),
-        ];
-        let there = |name: &&str| self.proxies.iter().any(|(proxied, ..)| proxied == name);
-        all.into_iter()
-            .filter(|(_, servers)| servers.iter().all(&there))
-            .collect()
+    /// Lets these servers fall sick.
+    pub fn sicken(&mut self, servers: &[Server], sickness: Sickness) {
+        for &server in servers {
+            match sickness {
+                Sickness::Weather(weather) => self.proxy(server).set(weather),
+                Sickness::Paused => match server {
+                    Server::Hot => self.redis().pause(),
+                    Server::Log => self.log().pause(),
+                    Server::Postgres => self.postgres().pause(),
+                },
+                Sickness::Killed => match server {
+                    Server::Hot => self.hot_server().kill(),
+                    Server::Log => self.log().kill(),
+                    Server::Postgres => self.postgres().kill(),
+                },
+            }
+        }
     }
 
-    /// Changes the weather in front of these servers.
-    pub fn weather(&self, servers: &[&str], weather: Weather) {
-        for (.., proxy) in self.proxies.iter().filter(|(name, ..)| servers.contains(name)) {
-            proxy.set(weather);
+    /// Makes them well again; one that was killed answers by then.
+    pub async fn heal(&mut self, servers: &[Server], sickness: Sickness) {
+        for &server in servers {
+            match sickness {
+                Sickness::Weather(_) => self.proxy(server).set(Weather::Fair),
+                Sickness::Paused => match server {
+                    Server::Hot => self.redis().resume(),
+                    Server::Log => self.log().resume(),
+                    Server::Postgres => self.postgres().resume(),
+                },
+                Sickness::Killed => match server {
+                    Server::Hot => self.hot_server().restart(),
+                    Server::Log => self.log().restart(),
+                    Server::Postgres => self.postgres().restart().await,
+                },
+            }
         }
+    }
+
+    fn proxy(&self, of: Server) -> &Proxy {
+        let proxy = self.proxies.iter().find(|(server, ..)| *server == of);
+        &proxy.expect("a proxy in front of it").2
+    }
+
+    fn postgres(&mut self) -> &mut PostgresServer {
+        self.postgres.as_mut().expect("a PostgreSQL of this test's own")
     }
 
     /// The Redis of the networked stack that holds hot profiles.
@@ -145,10 +209,16 @@ impl Stores {
         format!("{scheme}:{}", self.path().join("data").join(name).display())
     }
 
+    /// Without a proxy; `None` where the warehouse is a file.
+    fn database_url(&self) -> Option<String> {
+        let own = self.postgres.as_ref().map(PostgresServer::url);
+        own.or_else(|| Some(self.database.as_ref()?.url()))
+    }
+
     /// The URLs by the settings that take them.
     pub fn urls(&self) -> [(&'static str, String); 3] {
-        let warehouse = match &self.database {
-            Some(database) => database.url(),
+        let warehouse = match self.database_url() {
+            Some(url) => url,
             None => self.within("sqlite", "warehouse.db"),
         };
         let queue = match &self.log {
@@ -250,8 +320,8 @@ impl Stores {
     /// What the warehouse answers, every column of which is cast to text.
     pub async fn rows(&self, sql: &str) -> Vec<Vec<Option<String>>> {
         let sql = AssertSqlSafe(sql.to_owned());
-        if let Some(database) = &self.database {
-            let mut conn = database.connect().await;
+        if let Some(url) = self.database_url() {
+            let mut conn = PgConnection::connect(&url).await.unwrap();
             let rows = sqlx::query(sql).fetch_all(&mut conn).await.unwrap();
             return rows
                 .iter()

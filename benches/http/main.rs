@@ -4,7 +4,7 @@
 //! cargo bench --bench http                  # everything, about five minutes
 //! cargo bench --bench http -- --seconds 10 --rounds 5
 //! cargo bench --bench http -- get post freshness footprint redis recommend experiences   # some parts
-//! cargo bench --bench http -- postgres nodes      # only when named: want an empty database each, CARTWRIGHT_BENCH_POSTGRES
+//! cargo bench --bench http -- postgres nodes      # only when named: want an empty database each, BENCH_DATABASE_URL
 //! cargo bench --bench http -- profiles            # only when named: a million profiles take minutes to make
 //! cargo bench --bench http -- soak --minutes 10   # only when named
 //! ```

@@ -1,8 +1,9 @@
 //! Several servers on shared stores: profiles from PostgreSQL while Redis is away, and freshness through another node.
 //!
-//! Wants `CARTWRIGHT_BENCH_POSTGRES`, the URL of an empty database.
+//! Wants `BENCH_DATABASE_URL`, the URL of an empty database.
 
 use std::path::Path;
+use std::process::Command;
 
 use super::redis_server::RedisServer;
 use super::requests::{get, personalize, personalize_for, scatter};
@@ -15,9 +16,20 @@ use super::{Case, Effort, Pace, SHOPPERS, compare, fill, freshness};
     reason = "the environment says where the database is"
 )]
 fn database() -> Option<String> {
-    let url = std::env::var("CARTWRIGHT_BENCH_POSTGRES").ok();
-    if url.is_none() {
-        println!("\npostgres: CARTWRIGHT_BENCH_POSTGRES names no empty database");
+    let url = std::env::var("BENCH_DATABASE_URL").ok();
+    match &url {
+        None => println!("\nBENCH_DATABASE_URL names no empty database"),
+        Some(url) => {
+            let mut migrate = Command::new(env!("CARGO_BIN_EXE_cartwright"));
+            let status = migrate
+                .arg("migrate")
+                .env("CARTWRIGHT_WAREHOUSE_URL", url)
+                .status();
+            assert!(
+                status.is_ok_and(|status| status.success()),
+                "the schema is not there"
+            );
+        }
     }
     url
 }

@@ -20,7 +20,11 @@ pub(crate) fn profiles(ruleset: &Path, effort: Effort) {
     let caches = [RedisServer::start(false), RedisServer::start(false)];
     let folders = [tempfile::tempdir(), tempfile::tempdir()].map(|folder| folder.expect("a folder"));
     let start = |at: usize, roles: &str| {
-        let settings = [("CARTWRIGHT_HOT_URL", caches[at].url.as_str())];
+        // A near cache would hold the few and not the many.
+        let settings = [
+            ("CARTWRIGHT_HOT_URL", caches[at].url.as_str()),
+            ("CARTWRIGHT_NEAR_BYTES", "0"),
+        ];
         Server::cartwright_with(folders[at].path(), ruleset, roles, &settings)
     };
     for (at, count) in [(0, FEW), (1, MANY)] {

@@ -37,6 +37,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::config::{Config, Keys, key_file};
 use crate::drain::{FastLane, Lag, Worker};
+use crate::hot::HotStore;
 use crate::listener::{Limits, Listener};
 use crate::population::Populations;
 use crate::profiles::{Overlay, OverlayLimits};
@@ -60,6 +61,15 @@ const LANE_RESERVE: Duration = Duration::from_secs(2);
 /// Starts the product.
 #[derive(Debug)]
 pub struct App;
+
+/// What a node stands on, opened.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Backends {
+    pub queue: Arc<dyn EventQueue>,
+    pub warehouse: Arc<dyn Warehouse>,
+    pub hot: Arc<dyn HotStore>,
+}
 
 /// The running product. Dropped without [`Running::stop`], it is cut off as by a crash.
 #[derive(Debug)]
@@ -92,8 +102,20 @@ impl App {
     /// # Errors
     /// When something of it cannot be opened; the message names the remedy, and nothing is left running.
     pub async fn start(config: Config) -> anyhow::Result<Running> {
+        App::start_around(config, |backends| backends).await
+    }
+
+    /// The same with `around` put around the opened backends, for tests that hold calls up on the way to them.
+    ///
+    /// # Errors
+    /// As [`App::start`].
+    #[doc(hidden)]
+    pub async fn start_around(
+        config: Config,
+        around: impl FnOnce(Backends) -> Backends,
+    ) -> anyhow::Result<Running> {
         let queue = backends::open_queue(&config).await?;
-        App::start_on(config, queue).await
+        App::assemble(config, queue, around).await
     }
 
     /// The same on a log that is open already, for tests of the whole service over a disk that fails.
@@ -101,14 +123,29 @@ impl App {
     /// # Errors
     /// As [`App::start`].
     #[doc(hidden)]
-    pub async fn start_on(mut config: Config, queue: Arc<dyn EventQueue>) -> anyhow::Result<Running> {
+    pub async fn start_on(config: Config, queue: Arc<dyn EventQueue>) -> anyhow::Result<Running> {
+        App::assemble(config, queue, |backends| backends).await
+    }
+
+    async fn assemble(
+        mut config: Config,
+        queue: Arc<dyn EventQueue>,
+        around: impl FnOnce(Backends) -> Backends,
+    ) -> anyhow::Result<Running> {
         let started = Instant::now();
         let metrics = Metrics::new()?;
         find_keys(&mut config)?;
         let identity = backends::Identity::of(&config)?;
         let shared = config.warehouse.url.is_networked();
-        let warehouse = backends::open_warehouse(&config, !shared).await?;
-        let hot = backends::open_hot(&config).await?;
+        let Backends {
+            queue,
+            warehouse,
+            hot,
+        } = around(Backends {
+            queue,
+            warehouse: backends::open_warehouse(&config, !shared).await?,
+            hot: backends::open_hot(&config).await?,
+        });
         let rulesets = Arc::new(Rulesets::open(
             Arc::clone(&warehouse),
             config.data_dir.join(rules::KEPT),

@@ -8,6 +8,7 @@ mod events;
 mod experiments;
 mod health;
 mod identity;
+mod interleaving;
 mod near;
 mod ofrep;
 mod overlay;

@@ -13,6 +13,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
+use super::gates::Gates;
 use super::stack::{Stack, Stores};
 
 pub const PUBLIC_KEY: &str = "pk_test_0123456789abcdef";
@@ -26,6 +27,7 @@ pub struct Builder {
     settings: Vec<(&'static str, String)>,
     ruleset: Option<String>,
     stores: Stores,
+    gates: Option<Gates>,
 }
 
 impl Builder {
@@ -38,6 +40,12 @@ impl Builder {
     /// Applies this ruleset at the start.
     pub fn ruleset(mut self, yaml: &str) -> Self {
         self.ruleset = Some(yaml.to_owned());
+        self
+    }
+
+    /// Puts these gates in front of the stores.
+    pub fn behind(mut self, gates: &Gates) -> Self {
+        self.gates = Some(gates.clone());
         self
     }
 
@@ -80,9 +88,13 @@ impl Builder {
     }
 
     pub async fn try_start(self) -> anyhow::Result<TestApp> {
+        let gates = self.gates.clone();
         let (config, stores) = self.config();
         let data_dir = config.data_dir.clone();
-        let running = Box::pin(App::start(config)).await?;
+        let running = match gates {
+            Some(gates) => Box::pin(App::start_around(config, |backends| gates.around(backends))).await?,
+            None => Box::pin(App::start(config)).await?,
+        };
         Ok(TestApp {
             running: Some(running),
             stores: Some(stores),
@@ -125,6 +137,7 @@ impl TestApp {
             settings: Vec::new(),
             ruleset: None,
             stores,
+            gates: None,
         }
     }
 

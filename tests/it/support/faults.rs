@@ -18,6 +18,8 @@ use cartwright::warehouse::{
 };
 use tokio::sync::Notify;
 
+use super::gates::Gate;
+
 /// What becomes of one `apply`.
 #[derive(Debug, Clone)]
 pub enum Fault {
@@ -40,6 +42,8 @@ pub struct FaultyWarehouse {
     poison: BTreeSet<String>,
     /// Told when an `apply` begins.
     pub began: Notify,
+    /// What `document` found is held here.
+    documents: Gate,
 }
 
 impl FaultyWarehouse {
@@ -49,7 +53,13 @@ impl FaultyWarehouse {
             script: Mutex::new(script.into_iter().collect()),
             poison: BTreeSet::new(),
             began: Notify::new(),
+            documents: Gate::default(),
         }
+    }
+
+    pub fn holding_documents(mut self, at: &Gate) -> Self {
+        self.documents = at.clone();
+        self
     }
 
     pub fn poisoned_by(mut self, event_ids: &[&str]) -> Self {
@@ -93,7 +103,9 @@ impl Warehouse for FaultyWarehouse {
     }
 
     async fn document(&self, subject: &SubjectId) -> Result<Option<(Version, Bytes)>, WarehouseError> {
-        self.inner.document(subject).await
+        let found = self.inner.document(subject).await;
+        self.documents.pass().await;
+        found
     }
 
     async fn epoch(&self) -> Result<Option<u64>, WarehouseError> {

@@ -3,6 +3,7 @@
 pub mod api;
 pub mod app;
 pub mod faults;
+pub mod gates;
 pub mod postgres;
 pub mod postgres_server;
 pub mod process;

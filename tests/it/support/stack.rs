@@ -18,18 +18,25 @@ use super::postgres_server::PostgresServer;
 use super::proxy::{Proxy, Weather};
 use super::redis::{DURABLE, RedisServer};
 
-/// Makes of each function `NAME(stack: Stack)` the tests `NAME::embedded` and `NAME::networked`.
+/// Makes of each function `NAME(stack: Stack)` the tests `NAME::embedded` and `NAME::networked`; `threads = N;` in front gives
+/// them a runtime of so many.
 macro_rules! on_both_stacks {
-    ($($name:ident),+ $(,)?) => { $(
+    ($($name:ident),+ $(,)?) => {
+        $crate::support::stack::on_both_stacks!(@ () $($name),+);
+    };
+    (threads = $threads:literal; $($name:ident),+ $(,)?) => {
+        $crate::support::stack::on_both_stacks!(@ (flavor = "multi_thread", worker_threads = $threads) $($name),+);
+    };
+    (@ $runtime:tt $($name:ident),+) => { $(
         mod $name {
             use $crate::support::stack::Stack;
 
-            #[tokio::test]
+            #[tokio::test $runtime]
             async fn embedded() {
                 Box::pin(super::$name(Stack::Embedded)).await;
             }
 
-            #[tokio::test]
+            #[tokio::test $runtime]
             async fn networked() {
                 Box::pin(super::$name(Stack::Networked)).await;
             }

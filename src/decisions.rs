@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::domain::decision::{Decision, Filling, RecordError, RecordedFacts};
+use crate::domain::decision::{Decision, Filling, PastInput, RecordError};
 use crate::domain::ids::{Shop, Timestamp};
 use crate::domain::ruleset::{Ruleset, RulesetErrors};
 use crate::domain::time::format_rfc3339;
@@ -133,7 +133,7 @@ impl Decisions {
         let mut run = DryRun::default();
         let mut changes: BTreeMap<(String, String, String), u64> = BTreeMap::new();
         for (decided_at, facts) in &records {
-            let Ok(facts) = RecordedFacts::read(facts) else {
+            let Ok(facts) = PastInput::read(facts) else {
                 run.unreadable += 1;
                 continue;
             };
@@ -196,7 +196,7 @@ fn again(
     stored: &StoredDecision,
     ruleset: &Ruleset,
 ) -> Result<PastDecision, DecisionError> {
-    let facts = RecordedFacts::read(&stored.facts)?;
+    let facts = PastInput::read(&stored.facts)?;
     let served: Vec<ServedPlacement> = stored
         .placements
         .iter()

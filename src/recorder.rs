@@ -59,8 +59,7 @@ pub struct Served {
 impl Served {
     /// A record that tells of losses alone.
     fn of_losses(shop: &Shop, withheld: Vec<(Arc<str>, u64)>, now: Timestamp) -> Served {
-        let record = DecisionRecord {
-            decision_id: uuid::Uuid::now_v7().to_string().into(),
+        let record: DecisionRecord = DecisionRecord {
             decided_at: now,
             ruleset_version: 0,
             placements: SmallVec::new(),
@@ -68,20 +67,14 @@ impl Served {
             exposures: SmallVec::new(),
             capped: SmallVec::new(),
             withheld,
-            facts: NoFacts { request: () },
         };
+        let id = uuid::Uuid::now_v7().to_string().into();
         let (subject, consent) = (DecisionSubject::default(), ConsentStatement::default());
         Served {
-            event: record.to_event(shop, subject, consent, now, 0),
+            event: record.to_event(id, shop, subject, consent, now, (None::<&()>, 0)),
             touches_profile: false,
         }
     }
-}
-
-/// Of a record that tells of no decision.
-#[derive(serde::Serialize)]
-struct NoFacts {
-    request: (),
 }
 
 /// Gives permits.

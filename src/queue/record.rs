@@ -8,7 +8,7 @@
 //! u8      version (1)
 //! u8      bits 0-1 source, 2-3 consent to analytics, 4-5 consent to personalization (0 unstated, 1 granted, 2 denied)
 //! u8      which optional fields follow: anonymous, user, claimed user, session, quarantine, schema id, key id
-//! u8      payload codec (0: canonical JSON as it is)
+//! u8      payload codec (0: canonical JSON as it is, 1: a record of our own, see `domain::transform::DecisionRecord`)
 //! i64     event time, i64 time of receipt (ms, little-endian)
 //! text    shop, event id, name, then the optional fields in the order above; each a LEB128 length and UTF-8
 //! rest    payload
@@ -28,6 +28,7 @@ use crate::domain::ids::{Shop, SubjectId, Timestamp};
 
 const VERSION: u8 = 1;
 const CODEC_PLAIN: u8 = 0;
+const CODEC_INTERNAL: u8 = 1;
 
 const HAS_ANONYMOUS: u8 = 1;
 const HAS_USER: u8 = 1 << 1;
@@ -83,7 +84,7 @@ pub(super) fn encode(event: &Event, out: &mut Vec<u8>) {
 
     let mut fixed = [0; 20];
     let (tags, times) = fixed.split_at_mut(4);
-    tags.copy_from_slice(&[VERSION, traits_of(event), present, CODEC_PLAIN]);
+    tags.copy_from_slice(&[VERSION, traits_of(event), present, codec_of(event.source)]);
     let (event_time, received_at) = times.split_at_mut(8);
     event_time.copy_from_slice(&event.event_time.0.to_le_bytes());
     received_at.copy_from_slice(&event.received_at.0.to_le_bytes());
@@ -98,6 +99,13 @@ pub(super) fn encode(event: &Event, out: &mut Vec<u8>) {
         }
     }
     out.extend_from_slice(&event.body);
+}
+
+fn codec_of(source: Source) -> u8 {
+    match source {
+        Source::Public | Source::Server | Source::Import => CODEC_PLAIN,
+        Source::Internal => CODEC_INTERNAL,
+    }
 }
 
 fn traits_of(event: &Event) -> u8 {
@@ -147,9 +155,6 @@ impl Decoder {
         let traits = cursor.byte()?;
         let present = cursor.byte()?;
         let codec = cursor.byte()?;
-        if codec != CODEC_PLAIN {
-            return Err(RecordError::Codec(codec));
-        }
         if traits & 0b1100_0000 != 0 || present & HAS_UNKNOWN != 0 {
             return Err(RecordError::Malformed);
         }
@@ -159,6 +164,9 @@ impl Decoder {
             2 => Source::Import,
             _ => Source::Internal,
         };
+        if codec != codec_of(source) {
+            return Err(RecordError::Codec(codec));
+        }
         let consent = ConsentStatement {
             analytics: choice(traits >> 2)?,
             personalization: choice(traits >> 4)?,

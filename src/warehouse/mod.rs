@@ -124,7 +124,7 @@ pub struct StoredDecision {
     pub ruleset_version: u64,
     /// By name.
     pub placements: Vec<PlacementServed>,
-    /// As [`crate::domain::decision::RecordedFacts`] reads them.
+    /// As [`crate::domain::decision::PastInput`] reads them.
     pub facts: String,
 }
 

@@ -241,8 +241,11 @@ experiences:
             let terms = Terms { consent_default: Choice::Granted, record_permit: true, explain: false };
 
             let decision = decide(&ruleset, &population, ProfileState::Absent, &request, Timestamp(0), &terms);
-            let json = serde_json::to_string(&decision.consulted.excerpt(&population)).unwrap();
-            let excerpt: Excerpt = serde_json::from_str(&json).unwrap();
+            // Through the log, then through the warehouse.
+            let bytes = postcard::to_stdvec(&decision.consulted.excerpt(&population)).unwrap();
+            let excerpt: Excerpt = postcard::from_bytes(&bytes).unwrap();
+            let json = serde_json::to_string(&excerpt).unwrap();
+            prop_assert_eq!(&excerpt, &serde_json::from_str::<Excerpt>(&json).unwrap());
             prop_assert_eq!(excerpt.went_on.len(), decision.consulted.went_on.len());
             let recorded = Population::of_excerpt(&excerpt);
             let again = decide(&ruleset, &recorded, ProfileState::Absent, &request, Timestamp(0), &terms);

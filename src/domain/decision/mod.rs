@@ -42,7 +42,7 @@ pub use bucketing::{BUCKETING_VERSION, hash};
 pub use consulted::Consulted;
 pub use decide::{decide, segments_of};
 pub use reason::Reason;
-pub use record::{Facts, RecordError, RecordedFacts};
+pub use record::{Facts, PastInput, RecordError, RecordedFacts};
 
 /// What a request says, borrowed from wherever it was parsed into. Identities and the session are pseudonyms.
 #[derive(Debug, Clone, Copy, Default)]

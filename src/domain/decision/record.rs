@@ -1,9 +1,11 @@
 //! What a decision record keeps of a decision's input, and the decision made again from it.
+//!
+//! [`Facts`] are written and [`RecordedFacts`] read. Their fields are the same in the same order, since the log's encoding knows them
+//! by their place; the warehouse keeps them as JSON.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use smallvec::SmallVec;
 
 use super::{Decision, ProfileState, Request, Terms, decide};
@@ -16,9 +18,9 @@ use crate::domain::ruleset::Ruleset;
 /// All facts of a record, to be serialised: the request as the decision saw it, with pseudonyms and without raw identifiers,
 /// the profile's bytes as they were read, and what was consulted of the population.
 #[derive(Debug, Serialize)]
-pub struct Facts<'a> {
+pub struct Facts<'a, 'p> {
     request: RequestFacts<'a>,
-    profile: Option<Box<RawValue>>,
+    profile: Option<ProfileBytes<&'p [u8]>>,
     population: ExcerptRef<'a>,
 }
 
@@ -33,11 +35,10 @@ struct RequestFacts<'a> {
     country: Option<&'a str>,
     locale: Option<&'a str>,
     device: Option<&'a str>,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
     candidates: &'a [(&'a str, &'a [&'a str])],
+    #[serde(with = "WholeConsent")]
     consent: ConsentStatement,
     consent_default: Choice,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
     profile_unavailable: bool,
 }
 
@@ -48,7 +49,40 @@ struct Line<'a> {
     price_minor: Option<i64>,
 }
 
-impl<'a> Facts<'a> {
+/// Consent with what is unstated, too.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "ConsentStatement")]
+struct WholeConsent {
+    analytics: Option<Choice>,
+    personalization: Option<Choice>,
+}
+
+/// A profile as it is stored: bytes, or Base64 where a format has texts only.
+#[derive(Debug)]
+struct ProfileBytes<B>(B);
+
+impl<B: AsRef<[u8]>> Serialize for ProfileBytes<B> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let bytes = self.0.as_ref();
+        match serializer.is_human_readable() {
+            true => serializer.serialize_str(&STANDARD.encode(bytes)),
+            false => serializer.serialize_bytes(bytes),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ProfileBytes<Vec<u8>> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            let text = String::deserialize(deserializer)?;
+            return STANDARD.decode(text).map(ProfileBytes).map_err(de::Error::custom);
+        }
+        let bytes = <&[u8]>::deserialize(deserializer)?;
+        Ok(ProfileBytes(bytes.to_vec()))
+    }
+}
+
+impl<'a, 'p> Facts<'a, 'p> {
     /// With `named` false the request's facts name nobody, since the shopper denied analytics, or may have done so as far as could
     /// be read. `profile` is what was decided with.
     pub fn new(
@@ -56,9 +90,9 @@ impl<'a> Facts<'a> {
         named: bool,
         terms: &Terms,
         profile_unavailable: bool,
-        profile: Option<&[u8]>,
+        profile: Option<&'p [u8]>,
         population: ExcerptRef<'a>,
-    ) -> Facts<'a> {
+    ) -> Facts<'a, 'p> {
         fn line<'a>(line: &CartLine<'a>) -> Line<'a> {
             Line {
                 item: line.item,
@@ -82,32 +116,23 @@ impl<'a> Facts<'a> {
                 consent_default: terms.consent_default,
                 profile_unavailable,
             },
-            profile: profile.and_then(quoted),
+            profile: profile.map(ProfileBytes),
             population,
         }
     }
 
-    /// About how long they are as JSON, in bytes.
+    /// About how long they are in the log, in bytes.
     pub fn size_hint(&self) -> usize {
-        1_024 + self.profile.as_ref().map_or(0, |profile| profile.get().len())
+        768 + self.profile.as_ref().map_or(0, |profile| profile.0.len())
     }
 }
 
-/// Base64 as JSON text: raw, since it needs no search for what to escape.
-fn quoted(bytes: &[u8]) -> Option<Box<RawValue>> {
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4 + 2);
-    text.push('"');
-    STANDARD.encode_string(bytes, &mut text);
-    text.push('"');
-    RawValue::from_string(text).ok()
-}
-
 /// Facts read back.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct RecordedFacts {
-    asked: Asked,
-    document: Option<Document>,
-    population: Population,
+    request: Asked,
+    profile: Option<ProfileBytes<Vec<u8>>>,
+    population: Excerpt,
 }
 
 /// Why a decision cannot be made again.
@@ -119,7 +144,7 @@ pub enum RecordError {
     Profile(String),
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Asked {
     user: Option<SubjectId>,
     anonymous: Option<SubjectId>,
@@ -130,15 +155,14 @@ struct Asked {
     country: Option<String>,
     locale: Option<String>,
     device: Option<String>,
-    #[serde(default)]
     candidates: Vec<(String, Vec<String>)>,
+    #[serde(with = "WholeConsent")]
     consent: ConsentStatement,
     consent_default: Choice,
-    #[serde(default)]
     profile_unavailable: bool,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct AskedLine {
     item: String,
     quantity: i64,
@@ -146,27 +170,32 @@ struct AskedLine {
 }
 
 impl RecordedFacts {
-    /// Reads what was written as [`Facts`].
+    /// As the warehouse keeps them.
+    pub fn to_json(&self) -> String {
+        // Strings, numbers and maps by name always serialise.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+/// A decision's input, ready to decide again.
+#[derive(Debug)]
+pub struct PastInput {
+    asked: Asked,
+    document: Option<Document>,
+    population: Population,
+}
+
+impl PastInput {
+    /// Reads what [`RecordedFacts::to_json`] wrote.
     ///
     /// # Errors
     /// [`RecordError`].
-    pub fn read(facts: &str) -> Result<RecordedFacts, RecordError> {
-        #[derive(Deserialize)]
-        struct Read {
-            request: Asked,
-            profile: Option<String>,
-            population: Excerpt,
-        }
-        let facts: Read = serde_json::from_str(facts).map_err(RecordError::Facts)?;
-        let decode = |text: String| -> Result<Document, RecordError> {
-            let bytes = STANDARD
-                .decode(text)
-                .map_err(|error| RecordError::Profile(error.to_string()))?;
-            Document::decode(&bytes).map_err(|error| RecordError::Profile(error.to_string()))
-        };
-        Ok(RecordedFacts {
+    pub fn read(facts: &str) -> Result<PastInput, RecordError> {
+        let facts: RecordedFacts = serde_json::from_str(facts).map_err(RecordError::Facts)?;
+        let document = facts.profile.map(|profile| Document::decode(&profile.0)).transpose();
+        Ok(PastInput {
             asked: facts.request,
-            document: facts.profile.map(decode).transpose()?,
+            document: document.map_err(|error| RecordError::Profile(error.to_string()))?,
             population: Population::of_excerpt(&facts.population),
         })
     }

@@ -73,6 +73,7 @@ pub struct Event {
     /// The reason code, where the event is to be quarantined instead of folded.
     pub quarantine: Option<Arc<str>>,
     /// Canonical JSON `{"properties":{…},"context":{…}}` without raw identifiers; an absent member is left out.
+    /// Of an internal record, what its own type says.
     pub body: Bytes,
 }
 

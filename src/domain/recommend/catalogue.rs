@@ -8,16 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::product::CatalogueItem;
 
-/// Facts of one product. As JSON they are part of a decision record.
+/// Facts of one product: part of a decision record.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ItemFacts {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub category: Option<Arc<str>>,
     /// The unit price in minor units, and its currency.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price: Option<(i64, Arc<str>)>,
     /// Sold out, or no product but a charge.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unavailable: bool,
 }
 

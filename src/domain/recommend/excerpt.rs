@@ -1,6 +1,7 @@
 //! The part of a population that one decision consulted: small enough to be recorded, and enough to decide again.
 //!
-//! Items keep their order by popularity, and similarities refer to it, so ties fall as they fell.
+//! Items keep their order by popularity, and similarities refer to it, so ties fall as they fell. What is written and what is read
+//! have the same fields in the same order, since a record's encoding knows them by their place.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,45 +13,37 @@ use super::catalogue::ItemFacts;
 use super::population::WentOn;
 use crate::domain::experiment::Posteriors;
 
-/// See the module. As JSON, which [`ExcerptRef`] writes, it is part of a decision record.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+/// See the module. Part of a decision record, where [`ExcerptRef`] is written.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Excerpt {
     /// In how many orders.
-    #[serde(default)]
     pub payment_methods: BTreeMap<Arc<str>, u32>,
-    #[serde(default)]
     pub shipping_methods: BTreeMap<Arc<str>, u32>,
     /// What was believed of the bandits' variants.
-    #[serde(default)]
     pub posteriors: Posteriors,
     /// What sessions like the shopper's went on with, the best first; a few more than could be shown.
-    #[serde(default)]
     pub went_on: Vec<Recorded>,
     /// What is known of the items that could be shown.
-    #[serde(default)]
     pub catalogue: BTreeMap<Arc<str>, ItemFacts>,
     /// The most bought first.
-    #[serde(default)]
     pub items: Vec<ExcerptItem>,
 }
 
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ExcerptItem {
     pub id: Arc<str>,
     /// In how many orders.
     pub orders: u32,
     /// What is bought together with it, as places in the list of items, with the similarity; left out where it was not
     /// asked for.
-    #[serde(default)]
     pub with: Vec<(u32, f32)>,
 }
 
 /// What a session index suggested.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Recorded {
     pub id: Arc<str>,
     pub score: f32,
-    #[serde(default)]
     pub because: Option<Arc<str>>,
 }
 
@@ -67,17 +60,11 @@ impl Recorded {
 /// An excerpt on its way into a record: what [`Excerpt`] reads, borrowed from the population.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct ExcerptRef<'a> {
-    #[serde(skip_serializing_if = "Named::is_empty")]
     pub(in crate::domain) payment_methods: Named<'a, u32>,
-    #[serde(skip_serializing_if = "Named::is_empty")]
     pub(in crate::domain) shipping_methods: Named<'a, u32>,
-    #[serde(skip_serializing_if = "Posteriors::is_empty")]
     pub(in crate::domain) posteriors: Posteriors,
-    #[serde(skip_serializing_if = "SmallVec::is_empty")]
     pub(in crate::domain) went_on: SmallVec<[WentOn<'a>; 8]>,
-    #[serde(skip_serializing_if = "Named::is_empty")]
     pub(in crate::domain) catalogue: Named<'a, &'a ItemFacts>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(in crate::domain) items: Vec<ExcerptItemRef<'a>>,
 }
 
@@ -86,11 +73,10 @@ pub struct ExcerptRef<'a> {
 pub(in crate::domain) struct ExcerptItemRef<'a> {
     pub(in crate::domain) id: &'a str,
     pub(in crate::domain) orders: u32,
-    #[serde(skip_serializing_if = "SmallVec::is_empty")]
     pub(in crate::domain) with: SmallVec<[(u32, f32); 20]>,
 }
 
-/// A few values by name; a JSON object.
+/// A few values by name; a map.
 #[derive(Debug, Clone)]
 pub(in crate::domain) struct Named<'a, V>(SmallVec<[(&'a str, V); 8]>);
 
@@ -101,10 +87,6 @@ impl<V> Default for Named<'_, V> {
 }
 
 impl<'a, V> Named<'a, V> {
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Each name once.
     pub(in crate::domain) fn insert(&mut self, name: &'a str, value: V) {
         if !self.0.iter().any(|(have, _)| *have == name) {

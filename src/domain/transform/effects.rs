@@ -116,11 +116,12 @@ impl Effect {
 
     /// A decision touches the profile only where it assigned someone or served what is capped.
     fn served(&mut self, event: &Event) {
-        let Some(record) = DecisionRecord::from_event(event) else {
+        let Some((record, facts)) = DecisionRecord::from_event(event) else {
             let code = QuarantineCode::InvalidRecord.as_str();
             self.quarantine = Some((code.into(), detail(event, code)));
             return;
         };
+        self.event.body = record.to_json().into();
         let deltas = &mut self.contribution.deltas;
         deltas.extend(record.assigned.into_iter().map(|made| Delta::Assigned {
             experiment: made.experiment,
@@ -132,13 +133,13 @@ impl Effect {
             session: event.session.clone(),
         }));
         self.decision = Some(DecisionServed {
-            decision_id: record.decision_id,
+            decision_id: Arc::clone(&event.event_id),
             decided_at: record.decided_at,
             ruleset_version: record.ruleset_version,
             placements: record.placements.into_vec(),
             exposures: record.exposures.into_vec(),
             withheld: record.withheld,
-            facts: String::from(Box::<str>::from(record.facts)),
+            facts: facts.map_or_else(String::new, |facts| facts.to_json()),
         });
     }
 

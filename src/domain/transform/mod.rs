@@ -149,7 +149,7 @@ pub struct DecisionServed {
     pub exposures: Vec<AssignmentMade>,
     /// Experiments that could not take part in other decisions, with how many.
     pub withheld: Vec<(Arc<str>, u64)>,
-    /// The recorded facts as JSON text: the request, the profile bytes as read, its version.
+    /// The recorded facts as JSON text: the request, the profile bytes as read, its version. Empty in a record of losses alone.
     pub facts: String,
 }
 
@@ -157,9 +157,7 @@ pub struct DecisionServed {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlacementServed<S = Arc<str>> {
     pub placement: S,
-    #[serde(default = "Option::default", skip_serializing_if = "Option::is_none")]
     pub experience: Option<S>,
-    #[serde(default = "Option::default", skip_serializing_if = "Option::is_none")]
     pub variant: Option<S>,
     pub reason: S,
 }

@@ -1,43 +1,43 @@
 //! Decision records, on their way through the log as events of Cartwright's own.
+//!
+//! A record is the better part of what an API node writes, so it is compact: its body in the log is [`FORMAT`] and then postcard,
+//! with the profile's bytes as they were read. The lane makes JSON of it, for whoever queries the warehouse.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
 use super::PlacementServed;
 use crate::domain::consent::ConsentStatement;
+use crate::domain::decision::RecordedFacts;
 use crate::domain::event::{DECISION_SERVED, Event, Source};
 use crate::domain::ids::{Shop, SubjectId, Timestamp};
 
-/// Room for the rest of a record of a few placements.
-const MOST_BESIDES_FACTS: usize = 1_024;
+/// The first byte of a record's body.
+const FORMAT: u8 = 1;
+
+/// One name for all records.
+static NAME: LazyLock<Arc<str>> = LazyLock::new(|| DECISION_SERVED.into());
+
+/// Room for a record of a few placements, besides its facts.
+const MOST_BESIDES_FACTS: usize = 256;
 
 /// The record of one answer, as `Decision Served` carries it through the log. Made where decisions are served,
-/// read by [`transform`](super::transform()). `S` are its texts and `F` its facts: borrowed where it is written, owned where it
-/// is read.
+/// read by [`transform`](super::transform()). `S` are its texts: borrowed where it is written, owned where it is read.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct DecisionRecord<S = Arc<str>, F = Box<RawValue>> {
-    pub decision_id: S,
+pub struct DecisionRecord<S = Arc<str>> {
     pub decided_at: Timestamp,
     pub ruleset_version: u64,
     pub placements: SmallVec<[PlacementServed<S>; 4]>,
     /// First assignments made by this answer; only these and `capped` touch the profile.
-    #[serde(default = "SmallVec::new", skip_serializing_if = "SmallVec::is_empty")]
     pub assigned: SmallVec<[AssignmentMade<S>; 2]>,
     /// The experiments that this answer took part in, with the variant.
-    #[serde(default = "SmallVec::new", skip_serializing_if = "SmallVec::is_empty")]
     pub exposures: SmallVec<[AssignmentMade<S>; 2]>,
     /// The experiences with a frequency cap that this answer served.
-    #[serde(default = "SmallVec::new", skip_serializing_if = "SmallVec::is_empty")]
     pub capped: SmallVec<[S; 2]>,
     /// Experiments that could not take part in decisions for want of a record permit, with how many.
-    #[serde(default = "Vec::new", skip_serializing_if = "Vec::is_empty")]
     pub withheld: Vec<(S, u64)>,
-    /// Enough to recompute the decision: the request's facts, the profile bytes as read and its version. Without
-    /// raw identifiers.
-    pub facts: F,
 }
 
 /// A shopper in a variant of an experiment.
@@ -57,29 +57,28 @@ pub struct DecisionSubject {
     pub session: Option<Arc<str>>,
 }
 
-impl<S: AsRef<str> + Serialize, F: Serialize> DecisionRecord<S, F> {
-    /// The event to append. Its id is the decision's id, so that a record appended twice counts once. `facts_bytes` is about as
-    /// long as the facts are.
-    pub fn to_event(
+impl<S: Serialize> DecisionRecord<S> {
+    /// The event to append. The decision's id is the event's, so that a record appended twice counts once. `facts` are what
+    /// [`RecordedFacts`] reads back, of about `facts_bytes`: enough to recompute the decision, without raw identifiers. A record
+    /// of losses alone has none.
+    pub fn to_event<F: Serialize>(
         &self,
+        decision_id: Arc<str>,
         shop: &Shop,
         subject: DecisionSubject,
         consent: ConsentStatement,
         received_at: Timestamp,
-        facts_bytes: usize,
+        (facts, facts_bytes): (Option<&F>, usize),
     ) -> Event {
-        #[derive(Serialize)]
-        struct Body<'a, S, F> {
-            properties: &'a DecisionRecord<S, F>,
-        }
         let mut body = Vec::with_capacity(MOST_BESIDES_FACTS + facts_bytes);
-        // Our own struct of strings and numbers always serialises.
-        let _ = serde_json::to_writer(&mut body, &Body { properties: self });
+        body.push(FORMAT);
+        // Our own structs of strings and numbers always serialise.
+        let body = postcard::to_extend(&(self, facts), body).unwrap_or_default();
         Event {
             shop: shop.clone(),
             source: Source::Internal,
-            event_id: self.decision_id.as_ref().into(),
-            name: DECISION_SERVED.into(),
+            event_id: decision_id,
+            name: Arc::clone(&NAME),
             anonymous: subject.anonymous,
             user: subject.user,
             claimed_user: None,
@@ -91,17 +90,24 @@ impl<S: AsRef<str> + Serialize, F: Serialize> DecisionRecord<S, F> {
             body: body.into(),
         }
     }
+
+    /// As a body of the events of others, for `fact_event`.
+    pub(super) fn to_json(&self) -> Vec<u8> {
+        #[derive(Serialize)]
+        struct Body<'a, S> {
+            properties: &'a DecisionRecord<S>,
+        }
+        serde_json::to_vec(&Body { properties: self }).unwrap_or_default()
+    }
 }
 
 impl DecisionRecord {
-    /// Reads the record back from [`Event::body`]; `None` where it is none of ours.
-    pub fn from_event(event: &Event) -> Option<DecisionRecord> {
-        #[derive(Deserialize)]
-        struct Body {
-            properties: DecisionRecord,
+    /// Reads the record and its facts back from [`Event::body`]; `None` where it is none of ours.
+    pub fn from_event(event: &Event) -> Option<(DecisionRecord, Option<RecordedFacts>)> {
+        let (format, record) = event.body.split_first()?;
+        if *format != FORMAT {
+            return None;
         }
-        serde_json::from_slice::<Body>(&event.body)
-            .ok()
-            .map(|body| body.properties)
+        postcard::from_bytes(record).ok()
     }
 }

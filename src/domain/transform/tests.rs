@@ -8,10 +8,12 @@ use smallvec::smallvec;
 
 use super::*;
 use crate::domain::consent::{Choice, ConsentStatement};
+use crate::domain::decision::{Facts, Request, Terms};
 use crate::domain::event::Source;
 use crate::domain::ids::{Environment, Shop};
 use crate::domain::order::{Sign, order_contribution, refund_contribution};
 use crate::domain::profile::{Affinity, CapWindow, CartOp, Delta, ProfilePart};
+use crate::domain::recommend::ExcerptRef;
 
 const NOW: Timestamp = Timestamp(1_795_000_000_000);
 
@@ -286,7 +288,6 @@ fn a_quarantined_event_folds_its_consent_only() {
 #[test]
 fn a_decision_record_makes_the_round_trip() {
     let record: DecisionRecord = DecisionRecord {
-        decision_id: "d1".into(),
         decided_at: NOW,
         ruleset_version: 4,
         placements: smallvec![PlacementServed {
@@ -305,19 +306,32 @@ fn a_decision_record_makes_the_round_trip() {
         }],
         capped: smallvec!["nudge".into()],
         withheld: vec![("nudge".into(), 3)],
-        facts: serde_json::value::to_raw_value(&json!({"request": {"cart": []}})).unwrap(),
     };
     let subject = DecisionSubject {
         anonymous: Some(SubjectId::from_stored("a:k1.a")),
         user: Some(SubjectId::from_stored("u:k1.u")),
         session: Some("k1.s".into()),
     };
+    let request = Request {
+        user: subject.user.as_ref(),
+        placements: Some(&["promo"]),
+        country: Some("GB"),
+        ..Request::default()
+    };
+    let terms = Terms {
+        consent_default: Choice::Granted,
+        record_permit: true,
+        explain: false,
+    };
+    let profile = Some(&[0, 255, 7][..]);
+    let facts = Facts::new(&request, true, &terms, false, profile, ExcerptRef::default());
     let event = record.to_event(
+        "d1".into(),
         &shop(),
         subject.clone(),
         ConsentStatement::default(),
         Timestamp(NOW.0 + 1),
-        0,
+        (Some(&facts), facts.size_hint()),
     );
     let effect = transform(&event);
     let part = folded(std::slice::from_ref(&effect));
@@ -333,14 +347,34 @@ fn a_decision_record_makes_the_round_trip() {
         (&*served.exposures, &*served.withheld),
         (&*record.exposures, &*record.withheld)
     );
-    assert_eq!(served.facts, r#"{"request":{"cart":[]}}"#);
+    assert_eq!(&*served.decision_id, "d1");
+    // What is written and what was read have the same fields in the same order.
+    assert_eq!(served.facts, serde_json::to_string(&facts).unwrap());
+    let told: serde_json::Value = serde_json::from_slice(&effect.event.body).unwrap();
+    assert_eq!(told["properties"]["exposures"][0]["variant"], "b");
+    let losses = record.to_event(
+        "d2".into(),
+        &shop(),
+        DecisionSubject::default(),
+        ConsentStatement::default(),
+        NOW,
+        (None::<&()>, 0),
+    );
+    assert_eq!(transform(&losses).decision.unwrap().facts, "");
 
     let quiet = DecisionRecord {
         assigned: smallvec![],
         capped: smallvec![],
         ..record
     };
-    let event = quiet.to_event(&shop(), subject, ConsentStatement::default(), NOW, 0);
+    let event = quiet.to_event(
+        "d3".into(),
+        &shop(),
+        subject.clone(),
+        ConsentStatement::default(),
+        NOW,
+        (Some(&facts), 0),
+    );
     assert_eq!(transform(&event).subject, None);
     let forged = Event {
         body: "{}".into(),

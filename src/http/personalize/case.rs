@@ -194,10 +194,7 @@ impl<'a, 'q> Case<'a, 'q> {
             profile.as_deref(),
             decision.consulted.excerpt(population),
         );
-        let facts_bytes = facts.size_hint();
-        let decision_id = id.to_string();
         let record = DecisionRecord {
-            decision_id: &*decision_id,
             decided_at: self.now,
             ruleset_version: ruleset.version(),
             placements: placements.collect(),
@@ -205,15 +202,24 @@ impl<'a, 'q> Case<'a, 'q> {
             exposures: made(&decision.exposures),
             capped: decision.served.iter().copied().collect(),
             withheld: Vec::new(),
-            facts,
         };
         let subject = match is_anonymous {
             true => DecisionSubject::default(),
             false => self.shopper.subject(),
         };
+        let id = Arc::from(&*id.hyphenated().encode_lower(&mut Uuid::encode_buffer()));
+        let facts_bytes = facts.size_hint();
+        let event = record.to_event(
+            id,
+            self.shop,
+            subject,
+            self.ask.consent,
+            self.now,
+            (Some(&facts), facts_bytes),
+        );
         Served {
             touches_profile: !record.assigned.is_empty() || !record.capped.is_empty(),
-            event: record.to_event(self.shop, subject, self.ask.consent, self.now, facts_bytes),
+            event,
         }
     }
 }

@@ -56,7 +56,6 @@ pub struct WentOn<'a> {
     pub id: &'a str,
     pub score: f32,
     /// The item of the shopper's session that the most similar one shares.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub because: Option<&'a str>,
 }
 
@@ -191,7 +190,7 @@ impl Population {
         }
         SCRATCH.with_borrow_mut(|scratch| {
             let admits = |item| !known.contains(&item) && index.name(item).is_some_and(&keep);
-            let suggestions = index.suggest(&known, count, scratch, admits);
+            let suggestions = index.recall(&known, count, scratch, admits);
             let named = suggestions.iter().filter_map(|one| {
                 let because = known.get(usize::from(one.because));
                 Some(WentOn {

@@ -75,6 +75,7 @@ impl SessionIndex {
             postings,
             sessions: lists,
             tuning,
+            memo: super::memo::Memo::default(),
         }
     }
 }

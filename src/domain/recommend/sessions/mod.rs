@@ -21,6 +21,7 @@
 
 mod build;
 mod evaluate;
+mod memo;
 mod predict;
 #[cfg(test)]
 mod tests;
@@ -87,6 +88,7 @@ pub struct SessionIndex {
     /// The distinct items of each session; sessions are numbered from the oldest on.
     sessions: Lists,
     tuning: Tuning,
+    memo: memo::Memo,
 }
 
 impl SessionIndex {

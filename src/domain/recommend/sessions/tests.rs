@@ -111,6 +111,35 @@ fn the_most_recent_sessions_are_the_sample() {
     );
 }
 
+/// The names of a made-up session's items.
+fn named(items: &[u8]) -> Vec<String> {
+    items.iter().map(|item| format!("i{item}")).collect()
+}
+
+proptest! {
+    #[test]
+    fn what_is_recalled_is_what_would_be_suggested(
+        sessions in prop::collection::vec(prop::collection::vec(0u8..90, 1..40), 0..40),
+        asked in prop::collection::vec((prop::collection::vec(0u8..90, 0..6), 0usize..40, 1u32..9), 1..20),
+    ) {
+        let sessions: Vec<Vec<String>> = sessions.iter().map(|items| named(items)).collect();
+        let sessions: Vec<Vec<&str>> =
+            sessions.iter().map(|items| items.iter().map(String::as_str).collect()).collect();
+        let slices: Vec<&[&str]> = sessions.iter().map(Vec::as_slice).collect();
+        let index = build(&slices);
+        let (mut scratch, mut other) = (Scratch::default(), Scratch::default());
+        // The second time each is known, under another filter.
+        for shift in 0..2 {
+            for (recent, count, every) in &asked {
+                let recent: Vec<u32> = named(recent).iter().filter_map(|item| index.find(item)).collect();
+                let keep = |item: u32| !(item + shift).is_multiple_of(*every) && !recent.contains(&item);
+                let expected = index.suggest(&recent, *count, &mut scratch, keep);
+                prop_assert_eq!(&*index.recall(&recent, *count, &mut other, keep), expected);
+            }
+        }
+    }
+}
+
 /// The method as its description has it, with maps and sorting.
 fn by_the_book(sessions: &[Vec<u8>], recent: &[u8], tuning: Tuning) -> BTreeMap<u8, f32> {
     let kept: Vec<BTreeSet<u8>> = sessions

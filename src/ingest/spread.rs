@@ -35,6 +35,11 @@ pub(crate) struct Placed {
 impl Spread {
     pub(crate) fn over(partitions: u16, events: Vec<Event>) -> Spread {
         let mut shares: BTreeMap<u16, Share> = BTreeMap::new();
+        if partitions <= 1 {
+            let places = (0..events.len()).collect();
+            shares.insert(0, Share { places, events });
+            return Spread(shares);
+        }
         for (place, event) in events.into_iter().enumerate() {
             let share = shares.entry(event.partition(partitions)).or_default();
             share.places.push(place);

@@ -206,23 +206,22 @@ impl DiskLog {
     }
 }
 
-/// The body of a group: each record behind its length.
-fn encode_all(events: &[Event]) -> Vec<u8> {
+/// Writes the body of a group: each record behind its length.
+fn encode_all(events: &[Event], body: &mut Vec<u8>) {
     let guess = events
         .iter()
         .map(|event| event.body.len() + HEADER_GUESS_BYTES)
         .sum();
-    let mut body = Vec::with_capacity(guess);
+    body.reserve(guess);
     for event in events {
         let start = body.len();
         body.extend_from_slice(&[0; RECORD_PREFIX_BYTES]);
-        record::encode(event, &mut body);
+        record::encode(event, body);
         let size = (body.len() - start - RECORD_PREFIX_BYTES) as u32;
         if let Some(prefix) = body.get_mut(start..start + RECORD_PREFIX_BYTES) {
             prefix.copy_from_slice(&size.to_le_bytes());
         }
     }
-    body
 }
 
 #[async_trait]
@@ -247,7 +246,8 @@ impl EventQueue for DiskLog {
         if events.is_empty() {
             return Ok(lock_of(&self.core.ledger).next());
         }
-        let body = encode_all(events);
+        let mut body = self.core.inbox.spare();
+        encode_all(events, &mut body);
         let limit_bytes = self.core.settings.append_bytes();
         if body.len() > limit_bytes {
             return Err(AppendError::TooLarge {

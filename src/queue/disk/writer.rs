@@ -24,6 +24,11 @@ const GROUP_BYTES: usize = 4 * 1024 * 1024;
 /// Groups share allocations of this size, which the tail cache keeps alive.
 const BUFFER_BYTES: usize = 256 * 1024;
 
+/// Buffers of written appends are used again, so many and up to this size: the memory of one that is given back is returned to
+/// the system, and costs a page fault for every 4 KiB when it is asked for anew.
+const SPARES: usize = 8;
+const SPARE_BYTES: usize = 2 * 1024 * 1024;
+
 /// One append, encoded.
 #[derive(Debug)]
 pub(super) struct Pending {
@@ -46,9 +51,27 @@ struct InboxState {
     pending: VecDeque<Pending>,
     writer_waits: bool,
     closed: Option<Arc<str>>,
+    /// Empty, with the memory of appends that were written.
+    spares: Vec<Vec<u8>>,
 }
 
 impl Inbox {
+    /// A buffer to encode an append into.
+    pub(super) fn spare(&self) -> Vec<u8> {
+        lock_of(&self.state).spares.pop().unwrap_or_default()
+    }
+
+    fn give_back(&self, bodies: impl Iterator<Item = Vec<u8>>) {
+        let mut state = lock_of(&self.state);
+        for mut body in bodies.filter(|body| body.capacity() <= SPARE_BYTES) {
+            if state.spares.len() >= SPARES {
+                return;
+            }
+            body.clear();
+            state.spares.push(body);
+        }
+    }
+
     pub(super) fn push(&self, pending: Pending) -> Result<(), AppendError> {
         let mut state = lock_of(&self.state);
         if let Some(reason) = &state.closed {
@@ -197,6 +220,8 @@ impl Writer {
                 .iter()
                 .map(|pending| u64::from(pending.records))
                 .sum::<u64>();
+        let bodies = group.iter_mut().map(|pending| std::mem::take(&mut pending.body));
+        self.core.inbox.give_back(bodies);
         for pending in group.drain(..) {
             let records = u64::from(pending.records);
             drop(pending.room);

@@ -352,7 +352,8 @@ fn footprint(ruleset: &Path) {
     println!(r#"{{"case":"footprint","ready_ms":{ready_ms:.0},"resident_mib":{resident_mib:.0}}}"#);
 }
 
-/// Gives every shopper a profile of some twenty events, and waits until all are in the hot store.
+/// Gives every shopper a profile of some twenty events and the variant that the first answer assigns, and waits until all is in
+/// the hot store. In the role `api` alone no lane would ever store an assignment, and each answer would fold it anew.
 fn fill(server: &Server) {
     for n in 0..SHOPPERS * 20 / 500 {
         let answer = server::exchange(server.addr, &closing(post("/events", &events_body(n * 5, 500))));
@@ -361,6 +362,8 @@ fn fill(server: &Server) {
             "the profiles could not be made"
         );
     }
+    freshness::wait_until_applied(server);
+    server::exchange_all(server.addr, (0..SHOPPERS).map(requests::personalize_for));
     freshness::wait_until_applied(server);
 }
 

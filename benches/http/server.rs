@@ -134,6 +134,26 @@ pub(crate) fn exchange(addr: SocketAddr, request: &[u8]) -> Option<String> {
     Some(answer)
 }
 
+/// Sends requests one after the other on one connection, each answered with a 200.
+pub(crate) fn exchange_all(addr: SocketAddr, requests: impl Iterator<Item = Vec<u8>>) {
+    let mut stream = TcpStream::connect(addr).expect("the server accepts connections");
+    stream.set_nodelay(true).expect("nodelay");
+    let (mut answer, mut scratch) = (Vec::new(), [0; 1 << 14]);
+    for request in requests {
+        stream.write_all(&request).expect("the server reads");
+        answer.clear();
+        let status = loop {
+            let count = stream.read(&mut scratch).expect("the server answers");
+            assert!(count > 0, "the server closed the connection");
+            answer.extend_from_slice(&scratch[..count]);
+            if let Some(status) = crate::load::complete(&answer) {
+                break status;
+            }
+        };
+        assert_eq!(status, 200);
+    }
+}
+
 fn get_request(addr: SocketAddr, path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nhost: {addr}\r\nconnection: close\r\n\r\n").into_bytes()
 }

@@ -115,7 +115,7 @@ impl App {
         around: impl FnOnce(Backends) -> Backends,
     ) -> anyhow::Result<Running> {
         let queue = backends::open_queue(&config).await?;
-        App::assemble(config, queue, around).await
+        Box::pin(App::assemble(config, queue, around)).await
     }
 
     /// The same on a log that is open already, for tests of the whole service over a disk that fails.
@@ -124,7 +124,7 @@ impl App {
     /// As [`App::start`].
     #[doc(hidden)]
     pub async fn start_on(config: Config, queue: Arc<dyn EventQueue>) -> anyhow::Result<Running> {
-        App::assemble(config, queue, |backends| backends).await
+        Box::pin(App::assemble(config, queue, |backends| backends)).await
     }
 
     async fn assemble(

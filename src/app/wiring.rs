@@ -15,6 +15,7 @@ use crate::hot::HotStore;
 use crate::http::{self, Settings, State, StateParts};
 use crate::ingest::Ingest;
 use crate::keys::{ApiKey, KeyKind, KeyRing};
+use crate::listener::Serve;
 use crate::operations::Operations;
 use crate::population::Populations;
 use crate::profiles::{Overlay, ProfileReader};
@@ -44,15 +45,15 @@ pub(super) struct Parts<'a> {
 }
 
 /// What it serves, and the workers behind it.
-pub(super) struct Api {
-    pub(super) public: Router,
+pub(super) struct Api<S> {
+    pub(super) public: S,
     pub(super) operator: Router,
     pub(super) recorder: RecorderWorker,
     pub(super) profiles: Arc<ProfileReader>,
 }
 
 impl Parts<'_> {
-    pub(super) fn assemble(self) -> Api {
+    pub(super) fn assemble(self) -> Api<impl Serve> {
         let Identity {
             shop,
             pseudonym,
@@ -115,7 +116,7 @@ impl Parts<'_> {
             stopping: self.stopping,
         });
         Api {
-            public: http::public_router(state.clone()),
+            public: http::public_service(state.clone()),
             operator: http::operator_router(state),
             recorder: worker,
             profiles,

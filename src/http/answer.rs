@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 
 use axum::body::Body;
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::Response;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use smallvec::SmallVec;
 use uuid::Uuid;
 
 use crate::domain::decision::Decision;
@@ -178,7 +179,7 @@ pub(super) struct Timing {
 impl Timing {
     /// `Server-Timing`, in milliseconds with three decimals.
     fn header(self) -> Option<HeaderValue> {
-        let mut out = Vec::with_capacity(48);
+        let mut out = SmallVec::<[u8; 64]>::new();
         for (name, us) in [
             (&b"profile;dur="[..], self.profile_us),
             (&b", decide;dur="[..], self.decide_us),
@@ -193,9 +194,12 @@ impl Timing {
                 digit(thousandths),
             ]);
         }
-        HeaderValue::from_maybe_shared(bytes::Bytes::from(out)).ok()
+        HeaderValue::from_bytes(&out).ok()
     }
 }
+
+/// How long the steps took, as browsers' tools read it.
+pub(super) static SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// The answer as a response.
 pub(super) fn respond(body: Vec<u8>, timing: Timing) -> Response {
@@ -204,7 +208,7 @@ pub(super) fn respond(body: Vec<u8>, timing: Timing) -> Response {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Some(value) = timing.header() {
-        headers.insert(header::HeaderName::from_static("server-timing"), value);
+        headers.insert(&SERVER_TIMING, value);
     }
     response
 }
@@ -213,16 +217,19 @@ fn digit(n: u64) -> u8 {
     b'0' + (n % 10) as u8
 }
 
-fn write_number(mut n: u64, out: &mut Vec<u8>) {
-    let start = out.len();
+fn write_number(mut n: u64, out: &mut impl Extend<u8>) {
+    // As long as the longest.
+    let mut digits = [0; 20];
+    let mut start = digits.len();
     loop {
-        out.push(digit(n));
+        start -= 1;
+        digits[start] = digit(n);
         n /= 10;
         if n == 0 {
             break;
         }
     }
-    out[start..].reverse();
+    out.extend(digits[start..].iter().copied());
 }
 
 #[cfg(test)]
@@ -258,6 +265,15 @@ mod tests {
             (answer.events, answer.explain),
             (Some(vec![]), Some(serde_json::json!({"a": 1})))
         );
+    }
+
+    #[test]
+    fn numbers_are_written_whole() {
+        for n in [0, 7, 10, 1_203, u64::MAX] {
+            let mut out = Vec::new();
+            write_number(n, &mut out);
+            assert_eq!(out, n.to_string().into_bytes());
+        }
     }
 
     #[test]

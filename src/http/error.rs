@@ -7,9 +7,11 @@
 //! - No internal text reaches a client; what an operator has to know is logged here, once.
 
 use std::borrow::Cow;
+use std::panic::AssertUnwindSafe;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt as _;
 use serde::{Deserialize, Serialize};
 
 /// Declares the table: variant, code, status, title.
@@ -145,6 +147,12 @@ impl IntoResponse for Problem {
     }
 }
 
+/// An answer, or a 500 where making it panics.
+pub(super) fn caught(answer: impl Future<Output = Response>) -> impl Future<Output = Response> {
+    let answered = AssertUnwindSafe(answer).catch_unwind();
+    answered.map(|answered| answered.unwrap_or_else(panicked))
+}
+
 /// The answer of a route that panicked. The payload may hold anything, so it goes to the log, never to the client.
 pub(super) fn panicked(payload: Box<dyn std::any::Any + Send>) -> Response {
     let text = payload.downcast_ref::<&str>().copied();
@@ -183,14 +191,15 @@ mod tests {
         let router = axum::Router::new()
             .route("/", get(handler))
             .layer(tower_http::catch_panic::CatchPanicLayer::custom(panicked));
-        let response = router
-            .oneshot(axum::extract::Request::new(axum::body::Body::empty()))
-            .await
-            .unwrap();
-        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
-        let body = response.into_body().collect().await.unwrap().to_bytes();
-        let problem: ProblemBody = serde_json::from_slice(&body).unwrap();
-        assert_eq!((&*problem.code, problem.detail), ("internal", None));
+        let request = axum::extract::Request::new(axum::body::Body::empty());
+        let by_layer = router.oneshot(request).await.unwrap().map(axum::body::Body::new);
+        let directly = caught(async { handler().await.into_response() }).await;
+        for response in [by_layer, directly] {
+            assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            let problem: ProblemBody = serde_json::from_slice(&body).unwrap();
+            assert_eq!((&*problem.code, problem.detail), ("internal", None));
+        }
     }
 
     #[test]

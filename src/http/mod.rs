@@ -24,21 +24,26 @@ mod personalize;
 mod products;
 mod rules;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::FromRef;
+use axum::body::Body;
+use axum::extract::{FromRef, Request};
 use axum::http::{HeaderValue, Method, header};
+use axum::response::Response;
 use axum::routing::{get, post};
+use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
+use tower::{Service, ServiceBuilder, ServiceExt as _};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use self::admin::Admin;
-use self::error::{Code, Problem, panicked};
+use self::error::{Code, Problem, caught, panicked};
 use self::events::Events;
 use self::extract::BodyLimits;
 use self::health::Health;
@@ -220,19 +225,53 @@ impl FromRef<State> for Arc<Admin> {
     }
 }
 
-/// The public API.
-pub fn public_router(state: State) -> Router {
-    let (router, _) = described_routes().split_for_parts();
+/// The public API: one flat service around one direct way, then the router.
+pub fn public_service(
+    state: State,
+) -> impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
+{
     let cors = cors(&state.0.allowed_origins);
+    let public = Arc::new(Public {
+        personalize: Arc::clone(&state.0.personalize),
+        router: public_router(state),
+    });
+    ServiceBuilder::new()
+        // Answers preflights, and marks every answer, errors included, as readable for the shop's pages.
+        .layer(cors)
+        // Innermost: whatever panics becomes a 500 like any other, and its connection lives on.
+        .service_fn(move |request| Arc::clone(&public).answer(request))
+}
+
+/// What the public listener serves.
+struct Public {
+    personalize: Arc<Personalize>,
+    router: Router,
+}
+
+impl Public {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Response, Infallible> {
+        Ok(caught(self.route(request)).await)
+    }
+
+    /// `GET /personalize` goes straight to its handler: finding a route, boxing the body and the handler's future
+    /// cost more than reading its query. All else, `HEAD` included, goes by the router.
+    async fn route(&self, request: Request<Incoming>) -> Response {
+        if request.method() == Method::GET && request.uri().path() == personalize::PATH {
+            return self.personalize.get(request.into_parts().0).await;
+        }
+        let Ok(response) = self.router.clone().oneshot(request.map(Body::new)).await;
+        response
+    }
+}
+
+/// Every route of the public API.
+fn public_router(state: State) -> Router {
+    let (router, _) = described_routes().split_for_parts();
     router
         // The contract, for client generators.
         .route("/openapi.yaml", get(openapi::serve))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        // Answers preflights, and marks every answer, errors included, as readable for the shop's pages.
-        .layer(cors)
-        // Outermost: a panic anywhere below becomes a 500, and its connection lives on.
-        .layer(CatchPanicLayer::custom(panicked))
         .with_state(state)
 }
 
@@ -265,7 +304,7 @@ pub fn operator_router(state: State) -> Router {
         .route("/health/ready", get(health::ready))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        // Outermost, as on the public listener.
+        // Outermost: a panic anywhere below becomes a 500, and its connection lives on.
         .layer(CatchPanicLayer::custom(panicked))
         .with_state(state)
 }
@@ -313,10 +352,6 @@ fn cors(allowed_origins: &[String]) -> CorsLayer {
             header::IF_NONE_MATCH,
             header::HeaderName::from_static(personalize::ofrep::API_KEY),
         ])
-        .expose_headers([
-            header::RETRY_AFTER,
-            header::ETAG,
-            header::HeaderName::from_static("server-timing"),
-        ])
+        .expose_headers([header::RETRY_AFTER, header::ETAG, answer::SERVER_TIMING.clone()])
         .max_age(PREFLIGHT_MAX_AGE)
 }

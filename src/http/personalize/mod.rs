@@ -50,6 +50,8 @@ use crate::recorder::{Recorder, Served};
 use crate::rulesets::Rulesets;
 use crate::telemetry::{Metrics, Route};
 
+pub(super) const PATH: &str = "/personalize";
+
 #[derive(Debug)]
 pub(super) struct Personalize {
     pub(super) settings: Settings,
@@ -73,7 +75,7 @@ pub(super) struct Personalize {
 /// only with its fallback; `degraded` says what could not be taken into account. Without any id the answer depends
 /// on the cart and the page alone, and nothing is stored.
 #[utoipa::path(
-    get, path = "/personalize", operation_id = "getPersonalize", tag = "personalize",
+    get, path = PATH, operation_id = "getPersonalize", tag = "personalize",
     params(
         ("key" = Option<String>, Query, description = "A public API key, where no header can be sent"),
         ("user_id" = Option<String>, Query, description = "With a public key it needs `user_token`"),
@@ -102,10 +104,7 @@ pub(super) struct Personalize {
     security(("key" = []), ("basic" = []), ("url_key" = [])),
 )]
 pub(super) async fn get(State(service): State<Arc<Personalize>>, request: Request) -> Response {
-    let started = Instant::now();
-    let (parts, _) = request.into_parts();
-    let answer = service.answer_query(&parts, started).await;
-    service.respond(Route::GetPersonalize, started, answer)
+    service.get(request.into_parts().0).await
 }
 
 /// What to show this shopper now, after what they just did.
@@ -113,7 +112,7 @@ pub(super) async fn get(State(service): State<Arc<Personalize>>, request: Reques
 /// Says the same as `GET /personalize`, as JSON, plus `events`: these are appended durably *and* counted in this
 /// answer, which carries a receipt for each. If they cannot be made durable, the answer is a 503.
 #[utoipa::path(
-    post, path = "/personalize", operation_id = "postPersonalize", tag = "personalize",
+    post, path = PATH, operation_id = "postPersonalize", tag = "personalize",
     params(("key" = Option<String>, Query, description = "A public API key, where no header can be sent")),
     request_body(content((super::openapi::PersonalizeBody = "application/json"), (String = "text/plain"))),
     responses(
@@ -131,6 +130,13 @@ pub(super) async fn post(State(service): State<Arc<Personalize>>, request: Reque
 }
 
 impl Personalize {
+    /// `GET /personalize`, however it was routed.
+    pub(super) async fn get(&self, parts: Parts) -> Response {
+        let started = Instant::now();
+        let answer = self.answer_query(&parts, started).await;
+        self.respond(Route::GetPersonalize, started, answer)
+    }
+
     async fn answer_query(&self, parts: &Parts, started: Instant) -> Result<Response, Problem> {
         let key = authenticate(&self.keys, presented_key(parts)?.as_ref(), None)?;
         let ask = Ask::from_query(parts.uri.query().unwrap_or_default())?;
@@ -144,13 +150,17 @@ impl Personalize {
     async fn answer_body(&self, request: Request) -> Result<Response, Problem> {
         let (parts, body) = request.into_parts();
         let presented = presented_key(&parts)?;
-        if presented.is_some() {
+        let known = match &presented {
             // Nobody unknown makes us read a body.
-            authenticate(&self.keys, presented.as_ref(), None)?;
-        }
+            Some(_) => Some(authenticate(&self.keys, presented.as_ref(), None)?),
+            None => None,
+        };
         let held = self.bodies.read(&parts.headers, body).await?;
         let mut body = AskBody::parse(&held.bytes)?;
-        let key = authenticate(&self.keys, presented.as_ref(), body.key.as_deref())?;
+        let key = match known {
+            Some(key) => key,
+            None => authenticate(&self.keys, None, body.key.as_deref())?,
+        };
         let events = body.events.take().unwrap_or_default();
         let ask = body.into_ask()?;
         // The budget is for our part, not for the shopper's uplink.

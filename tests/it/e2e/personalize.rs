@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use cartwright::domain::consent::Choice;
 use serde_json::{Value, json};
 
-use crate::support::api::{Api, Mode, Options, PUBLIC, SERVER};
+use crate::support::api::{Api, Mode, Options, PUBLIC, Reply, SERVER};
 use crate::support::stack::{Stack, on_both_stacks};
 
 on_both_stacks!(
@@ -22,7 +22,8 @@ on_both_stacks!(
     what_the_caller_got_wrong_is_named,
     beyond_the_bound_an_answer_does_without_the_profile,
     a_record_holds_what_is_needed_to_decide_again_and_nobodys_raw_id,
-    with_analytics_denied_nothing_kept_points_at_the_shopper
+    with_analytics_denied_nothing_kept_points_at_the_shopper,
+    the_direct_way_and_the_router_answer_alike
 );
 
 fn added(id: &str, guest: &str) -> Value {
@@ -494,6 +495,38 @@ async fn with_analytics_denied_nothing_kept_points_at_the_shopper(stack: Stack) 
             );
             assert_eq!(event.consent.analytics, Some(Choice::Denied));
         }
+    }
+    api.stop().await;
+}
+
+/// `GET` alone is answered without the router.
+async fn the_direct_way_and_the_router_answer_alike(stack: Stack) {
+    let api = Api::start(stack).await;
+    let key = format!("Bearer {PUBLIC}");
+    let headers = [("Authorization", &*key), ("Origin", "https://shop.example")];
+    let ask = async |method: &str, path: &str| {
+        let reply = api.send(method, path, &headers, b"").await;
+        assert_eq!(
+            reply.header("access-control-allow-origin"),
+            Some("https://shop.example")
+        );
+        reply
+    };
+    let get = ask("GET", "/personalize?anonymous_id=a1").await;
+    assert_eq!(get.status, 200, "{get:?}");
+    let head = ask("HEAD", "/personalize?anonymous_id=a1").await;
+    assert_eq!((head.status, &*head.body), (200, &b""[..]));
+    let names = |reply: &Reply| {
+        let mut names: Vec<String> = reply.headers.iter().map(|(name, _)| name.clone()).collect();
+        names.sort_unstable();
+        names
+    };
+    assert_eq!(names(&get), names(&head));
+    let put = ask("PUT", "/personalize?anonymous_id=a1").await;
+    put.assert_problem(405, "method_not_allowed");
+    assert_eq!(put.header("allow"), Some("GET,HEAD,POST"));
+    for path in ["/personalize/", "/personalise", "/Personalize"] {
+        ask("GET", path).await.assert_problem(404, "not_found");
     }
     api.stop().await;
 }

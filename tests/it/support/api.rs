@@ -23,7 +23,7 @@ use cartwright::domain::user_token::UserTokenKey;
 use cartwright::drain::{BatchLimits, FastLane, Lag};
 use cartwright::experiments::Experiments;
 use cartwright::hot::{HotError, HotObserver, HotProfile, HotStore};
-use cartwright::http::{Settings, State, StateParts, operator_router, public_router};
+use cartwright::http::{Settings, State, StateParts, operator_router, public_service};
 use cartwright::ingest::Ingest;
 use cartwright::keys::{ApiKey, KeyKind, KeyRing};
 use cartwright::listener::{Limits, Listener};
@@ -433,13 +433,13 @@ impl Api {
             grace: Duration::from_secs(5),
         };
         let closing = CancellationToken::new();
-        let mut servers = Vec::new();
-        let mut addresses = Vec::new();
-        for router in [public_router(state.clone()), operator_router(state)] {
-            let listener = Listener::bind("127.0.0.1:0").await.unwrap();
-            addresses.push(listener.addr());
-            servers.push(tokio::spawn(listener.serve(router, limits, closing.clone())));
-        }
+        let public = Listener::bind("127.0.0.1:0").await.unwrap();
+        let operator = Listener::bind("127.0.0.1:0").await.unwrap();
+        let addresses = [public.addr(), operator.addr()];
+        let servers = vec![
+            tokio::spawn(public.serve(public_service(state.clone()), limits, closing.clone())),
+            tokio::spawn(operator.serve(operator_router(state), limits, closing.clone())),
+        ];
         let fast_lane = Arc::new(FastLane {
             queue: log,
             warehouse,

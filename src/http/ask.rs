@@ -16,7 +16,7 @@ use smallvec::SmallVec;
 use super::candidates::{Candidates, PREFIX};
 use super::cart::{CartLine, MAX_CART_LINES, MAX_QUANTITY, checked_sku, parse_cart};
 use super::error::{Code, Problem};
-use super::extract::{decode, pairs};
+use super::extract::{decode, has_control, pairs};
 use crate::domain::consent::ConsentStatement;
 use crate::domain::money::Decimal;
 
@@ -63,60 +63,78 @@ impl<'a> Ask<'a> {
         let mut ask = Ask::default();
         let mut seen = 0u32;
         for (name, raw) in pairs(query) {
-            if let Some(placement) = name.strip_prefix(PREFIX) {
-                ask.candidates.add_query(placement, raw)?;
-                continue;
-            }
-            let Some(place) = NAMES.iter().position(|known| *known == name) else {
+            let Some(parameter) = Parameter::named(&name) else {
+                if let Some(placement) = name.strip_prefix(PREFIX) {
+                    ask.candidates.add_query(placement, raw)?;
+                }
                 continue;
             };
-            if seen & (1 << place) != 0 {
-                return Err(invalid(NAMES[place], "is given twice"));
+            let bit = 1 << parameter as u32;
+            if seen & bit != 0 {
+                return Err(invalid(parameter.name(), "is given twice"));
             }
-            seen |= 1 << place;
-            ask.set(NAMES[place], raw)?;
+            seen |= bit;
+            ask.set(parameter, raw)?;
         }
         Ok(ask)
     }
 
-    fn set(&mut self, name: &'static str, raw: &'a str) -> Result<(), Problem> {
-        match name {
-            "user_id" => self.user_id = text(name, decode(raw)?, MAX_ID_BYTES)?,
-            "user_token" => self.user_token = text(name, decode(raw)?, MAX_TOKEN_BYTES)?,
-            "anonymous_id" => self.anonymous_id = text(name, decode(raw)?, MAX_ID_BYTES)?,
-            "session_id" => self.session_id = text(name, decode(raw)?, MAX_ID_BYTES)?,
-            "placements" => self.placements = placements(decode(raw)?)?,
-            "cart" => self.cart = Some(cart(raw)?),
-            "currency" => self.currency = letters(name, decode(raw)?, 3)?,
-            "country" => self.country = letters(name, decode(raw)?, 2)?,
-            "locale" => self.locale = text(name, decode(raw)?, MAX_WORD_BYTES)?,
-            "device" => self.device = text(name, decode(raw)?, MAX_WORD_BYTES)?,
-            "consent" => self.consent = ConsentStatement::parse_list(&decode(raw)?),
-            "deadline_ms" => self.deadline_ms = Some(deadline(&decode(raw)?)?),
-            "force" => self.force = force(&decode(raw)?)?,
-            "explain" => self.explain = flag(name, &decode(raw)?)?,
-            _ => {}
+    fn set(&mut self, parameter: Parameter, raw: &'a str) -> Result<(), Problem> {
+        let name = parameter.name();
+        match parameter {
+            Parameter::UserId => self.user_id = text(name, decode(raw)?, MAX_ID_BYTES)?,
+            Parameter::UserToken => self.user_token = text(name, decode(raw)?, MAX_TOKEN_BYTES)?,
+            Parameter::AnonymousId => self.anonymous_id = text(name, decode(raw)?, MAX_ID_BYTES)?,
+            Parameter::SessionId => self.session_id = text(name, decode(raw)?, MAX_ID_BYTES)?,
+            Parameter::Placements => self.placements = placements(decode(raw)?)?,
+            Parameter::Cart => self.cart = Some(cart(raw)?),
+            Parameter::Currency => self.currency = letters(name, decode(raw)?, 3)?,
+            Parameter::Country => self.country = letters(name, decode(raw)?, 2)?,
+            Parameter::Locale => self.locale = text(name, decode(raw)?, MAX_WORD_BYTES)?,
+            Parameter::Device => self.device = text(name, decode(raw)?, MAX_WORD_BYTES)?,
+            Parameter::Consent => self.consent = ConsentStatement::parse_list(&decode(raw)?),
+            Parameter::DeadlineMs => self.deadline_ms = Some(deadline(&decode(raw)?)?),
+            Parameter::Force => self.force = force(&decode(raw)?)?,
+            Parameter::Explain => self.explain = flag(name, &decode(raw)?)?,
         }
         Ok(())
     }
 }
 
-const NAMES: [&str; 14] = [
-    "force",
-    "user_id",
-    "user_token",
-    "anonymous_id",
-    "session_id",
-    "placements",
-    "cart",
-    "currency",
-    "country",
-    "locale",
-    "device",
-    "consent",
-    "deadline_ms",
-    "explain",
-];
+/// Declares the parameters that a query may give once: variant, name.
+macro_rules! parameters {
+    ($($variant:ident => $name:literal;)*) => {
+        #[derive(Clone, Copy)]
+        enum Parameter { $($variant,)* }
+
+        impl Parameter {
+            fn named(name: &str) -> Option<Self> {
+                match name { $($name => Some(Parameter::$variant),)* _ => None }
+            }
+
+            fn name(self) -> &'static str {
+                match self { $(Parameter::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+parameters! {
+    UserId => "user_id";
+    UserToken => "user_token";
+    AnonymousId => "anonymous_id";
+    SessionId => "session_id";
+    Placements => "placements";
+    Cart => "cart";
+    Currency => "currency";
+    Country => "country";
+    Locale => "locale";
+    Device => "device";
+    Consent => "consent";
+    DeadlineMs => "deadline_ms";
+    Force => "force";
+    Explain => "explain";
+}
 
 fn invalid(name: &'static str, reason: &str) -> Problem {
     Problem::new(Code::InvalidParameter, format!("{name} {reason}"))
@@ -127,7 +145,7 @@ fn text<'a>(name: &'static str, value: Cow<'a, str>, max: usize) -> Result<Optio
     if value.len() > max {
         return Err(invalid(name, &format!("is over {max} bytes")));
     }
-    if value.contains(char::is_control) {
+    if has_control(&value) {
         return Err(invalid(name, "has a control character"));
     }
     Ok(Some(value).filter(|value| !value.is_empty()))

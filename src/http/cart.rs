@@ -11,6 +11,7 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
+use super::extract::has_control;
 use crate::domain::money::Decimal;
 
 /// Lines of one cart; more than a checkout page shows.
@@ -78,9 +79,12 @@ fn parse_line(text: &str, line: usize) -> Result<CartLine<'_>, CartError> {
     else {
         return Err(CartError::Shape { line });
     };
-    let sku = percent_decode_str(sku)
-        .decode_utf8()
-        .map_err(|_| CartError::Sku { line })?;
+    let sku = match sku.contains('%') {
+        true => percent_decode_str(sku)
+            .decode_utf8()
+            .map_err(|_| CartError::Sku { line })?,
+        false => Cow::Borrowed(sku),
+    };
     Ok(CartLine {
         sku: checked_sku(sku).ok_or(CartError::Sku { line })?,
         quantity: parse_quantity(quantity).ok_or(CartError::Quantity { line })?,
@@ -92,7 +96,7 @@ fn parse_line(text: &str, line: usize) -> Result<CartLine<'_>, CartError> {
 
 /// The SKU, if it is neither empty nor too long and has no control characters.
 pub(super) fn checked_sku(sku: Cow<'_, str>) -> Option<Cow<'_, str>> {
-    (!sku.is_empty() && sku.len() <= MAX_SKU_BYTES && !sku.contains(char::is_control)).then_some(sku)
+    (!sku.is_empty() && sku.len() <= MAX_SKU_BYTES && !has_control(&sku)).then_some(sku)
 }
 
 fn parse_quantity(text: &str) -> Option<u32> {

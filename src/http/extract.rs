@@ -113,15 +113,20 @@ pub(super) fn decode(raw: &str) -> Result<Cow<'_, str>, Problem> {
     if !raw.bytes().any(|b| b == b'%' || b == b'+') {
         return Ok(Cow::Borrowed(raw));
     }
-    let spaced = raw.replace('+', " ");
-    let decoded = percent_decode_str(&spaced).decode_utf8();
-    match decoded {
-        Ok(text) => Ok(Cow::Owned(text.into_owned())),
-        Err(_) => Err(Problem::new(
-            Code::InvalidParameter,
-            "the query is not percent-encoded UTF-8",
-        )),
-    }
+    let decoded = if raw.contains('+') {
+        let spaced = raw.replace('+', " ");
+        let decoded = percent_decode_str(&spaced).decode_utf8();
+        decoded.map(|text| Cow::Owned(text.into_owned()))
+    } else {
+        percent_decode_str(raw).decode_utf8()
+    };
+    decoded.map_err(|_| Problem::new(Code::InvalidParameter, "the query is not percent-encoded UTF-8"))
+}
+
+/// Whether a text has a control character; most are plain by their bytes alone.
+pub(super) fn has_control(text: &str) -> bool {
+    let is_plain = text.bytes().all(|b| matches!(b, b' '..=b'~'));
+    !is_plain && text.contains(char::is_control)
 }
 
 /// How large a body may be, and how much all of them together may take.
@@ -290,6 +295,8 @@ mod tests {
         assert_eq!(decode("a+b%20c%2B").unwrap(), "a b c+");
         assert_eq!(decode("100%").unwrap(), "100%");
         assert_eq!(code(decode("%FF")), Code::InvalidParameter);
+        assert_eq!(code(decode("a+%FF")), Code::InvalidParameter);
+        assert!(matches!(decode("a.b~c3"), Ok(Cow::Borrowed("a.b~c3"))));
         let all: Vec<_> = pairs("a=1&&b&%63=%64&=x").collect();
         assert_eq!(
             all,
@@ -300,6 +307,13 @@ mod tests {
                 ("".into(), "x")
             ]
         );
+    }
+
+    #[test]
+    fn control_characters_are_those_of_unicode() {
+        for c in (0..0x3000).filter_map(char::from_u32) {
+            assert_eq!(has_control(&format!("a{c}b")), c.is_control(), "{c:?}");
+        }
     }
 
     fn gzip(plain: &[u8]) -> Vec<u8> {

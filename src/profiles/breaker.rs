@@ -78,6 +78,15 @@ impl Breaker {
         Some(permit)
     }
 
+    /// Whether [`Breaker::admit`] would give leave now.
+    pub(super) fn may_admit(&self) -> bool {
+        if self.failures.load(Ordering::Relaxed) < FAILURES {
+            return true;
+        }
+        let pause = self.pause();
+        !pause.is_probed && Instant::now() >= pause.until
+    }
+
     fn pause(&self) -> MutexGuard<'_, Pause> {
         // Whole between any two statements.
         self.pause.lock().unwrap_or_else(PoisonError::into_inner)
@@ -96,14 +105,18 @@ impl Breaker {
         }
     }
 
-    fn failed(&self, is_probe: bool) {
-        let failures = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+    fn failed(&self, is_probe: bool, count: u32) {
+        let more = |failures: u32| Some(failures.saturating_add(count));
+        let before = self
+            .failures
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        let before = before.unwrap_or_else(|unchanged| unchanged);
         if is_probe {
             let mut pause = self.pause();
             pause.length = (pause.length * 2).min(LONGEST);
             pause.until = Instant::now() + pause.length;
             pause.is_probed = false;
-        } else if failures == FAILURES {
+        } else if before < FAILURES && before.saturating_add(count) >= FAILURES {
             let mut pause = self.pause();
             pause.until = Instant::now() + pause.length;
             self.metrics.breaker_open(self.store, true);
@@ -129,9 +142,15 @@ impl Permit<'_> {
         self.breaker.succeeded();
     }
 
-    pub(super) fn failed(mut self) {
+    pub(super) fn failed(self) {
+        self.failed_for(1);
+    }
+
+    /// So many who shared the attempt were failed at once.
+    pub(super) fn failed_for(mut self, count: usize) {
         self.is_settled = true;
-        self.breaker.failed(self.is_probe);
+        let count = u32::try_from(count).unwrap_or(FAILURES);
+        self.breaker.failed(self.is_probe, count);
     }
 }
 

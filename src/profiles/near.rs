@@ -62,7 +62,7 @@ pub(super) enum Found {
 }
 
 /// Leave to put what is read from now on.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ticket {
     life: u64,
     generation: u64,

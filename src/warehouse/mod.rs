@@ -147,8 +147,20 @@ pub trait Warehouse: Send + Sync + std::fmt::Debug {
     /// Applies a batch, all or nothing.
     async fn apply(&self, batch: &Batch<'_>) -> Result<Applied, WarehouseError>;
 
+    /// The encoded documents of those of `subjects` that have one, in no order.
+    async fn documents(
+        &self,
+        subjects: &[SubjectId],
+    ) -> Result<Vec<(SubjectId, Version, Bytes)>, WarehouseError>;
+
     /// The encoded document of a subject.
-    async fn document(&self, subject: &SubjectId) -> Result<Option<(Version, Bytes)>, WarehouseError>;
+    async fn document(&self, subject: &SubjectId) -> Result<Option<(Version, Bytes)>, WarehouseError> {
+        let found = self.documents(std::slice::from_ref(subject)).await?;
+        Ok(found
+            .into_iter()
+            .next()
+            .map(|(_, version, bytes)| (version, bytes)))
+    }
 
     /// The epoch of this life of the warehouse, which the versions of its documents carry; `None` where it has not begun.
     async fn epoch(&self) -> Result<Option<u64>, WarehouseError>;

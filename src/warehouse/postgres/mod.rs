@@ -3,7 +3,8 @@
 //! - **Many writers.** Each batch is one transaction at `read committed` under explicit locks: the partition's
 //!   position, then orders, people and products in key order (`apply`). Batches that meet wait for each other;
 //!   batches that do not run side by side.
-//! - **Readers** have a pool of their own, so that a shopper's look-up never waits behind a batch.
+//! - **Readers** have a pool of their own, so that reading never waits behind a batch; a shopper's look-up has connections
+//!   apart from that as well (`lookups`).
 //! - **Durable** means what the server's `synchronous_commit` says, by default: on the disk.
 //! - **Set-based.** One statement per table, its rows as arrays (`rows`). Statements are checked against the schema
 //!   when the crate is built, from `.sqlx`, without a server.
@@ -18,6 +19,7 @@ mod error;
 mod events;
 mod experiments;
 mod identity;
+mod lookups;
 mod meta;
 mod migrations;
 mod orders;
@@ -43,6 +45,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool};
 use tokio::sync::OnceCell;
 
 use self::error::Failure;
+use self::lookups::Lookups;
 use self::pool::{pool, within};
 use super::{
     Applied, Batch, Changes, OpenError, OutcomeQuery, StoredDecision, StoredPosition, StoredRuleset,
@@ -59,13 +62,13 @@ use crate::domain::recommend::sessions::Interaction;
 /// A lane works on one batch at a time, so this bounds the lanes that write at once; the server has few cores.
 const WRITERS: u32 = 8;
 
-/// Look-ups by key: a connection serves thousands in a second.
+/// Rulesets, positions, and what nodes learn from: a few at a time.
 const READERS: u32 = 8;
 
 /// How long a batch may wait for a connection.
 const WRITER_ACQUIRE: Duration = Duration::from_secs(5);
 
-/// How long a look-up may wait for a connection; its caller's deadline is shorter anyway.
+/// How long who reads may wait for a connection.
 const READER_ACQUIRE: Duration = Duration::from_secs(1);
 
 /// How long a start waits for the server before it goes on without it.
@@ -101,13 +104,14 @@ const BEGIN_LONG_READ: &str = "begin read only; set local statement_timeout = '6
 const BEGIN_JOINS: &str =
     "begin read only; set local statement_timeout = '60s'; set local enable_nestloop = off";
 
-/// A look-up that takes this long has lost its caller; the server should stop as well.
+/// A read that takes this long has lost its caller; the server should stop as well.
 const READER_SETTINGS: &str = "set statement_timeout = '2s'; set default_transaction_read_only = on";
 
 #[derive(Debug)]
 struct PgWarehouse {
     writer: PgPool,
     readers: PgPool,
+    lookups: Lookups,
     /// Where the server is, without credentials.
     name: String,
     /// The epoch, once the schema was found to be the one that this build needs.
@@ -154,10 +158,11 @@ impl PgWarehouse {
                     Ok(())
                 })
             })
-            .connect_lazy_with(options);
+            .connect_lazy_with(options.clone());
         PgWarehouse {
             writer,
             readers,
+            lookups: Lookups::new(options),
             name,
             epoch: OnceCell::new(),
             partitions: partitions::Partitions::default(),
@@ -184,11 +189,6 @@ impl PgWarehouse {
     async fn read_position(&self, partition: u16) -> Result<Option<StoredPosition>, Failure> {
         let mut conn = self.readers.acquire().await?;
         position::read(&mut conn, partition).await
-    }
-
-    async fn read_document(&self, subject: &SubjectId) -> Result<Option<(Version, Bytes)>, Failure> {
-        let mut conn = self.readers.acquire().await?;
-        profiles::document(&mut conn, subject).await
     }
 
     async fn read_epoch(&self) -> Result<Option<u64>, Failure> {
@@ -288,8 +288,11 @@ impl Warehouse for PgWarehouse {
         apply::apply(self, batch).await
     }
 
-    async fn document(&self, subject: &SubjectId) -> Result<Option<(Version, Bytes)>, WarehouseError> {
-        within(READ, self.read_document(subject)).await
+    async fn documents(
+        &self,
+        subjects: &[SubjectId],
+    ) -> Result<Vec<(SubjectId, Version, Bytes)>, WarehouseError> {
+        within(READ, self.lookups.documents(subjects)).await
     }
 
     async fn epoch(&self) -> Result<Option<u64>, WarehouseError> {
@@ -363,6 +366,7 @@ impl Warehouse for PgWarehouse {
     }
 
     async fn close(&self) {
+        self.lookups.close().await;
         self.readers.close().await;
         self.writer.close().await;
     }

@@ -13,22 +13,40 @@ use crate::warehouse::fold::parts::Parts;
 use crate::warehouse::fold::people::People;
 use crate::warehouse::{Change, WarehouseError};
 
-pub(super) async fn document(
+/// A row of `customer_profile`, as it is read by key.
+pub(super) struct Stored {
+    subject: String,
+    epoch: i64,
+    n: i64,
+    document: Vec<u8>,
+}
+
+impl Stored {
+    pub(super) fn document(self) -> Result<(SubjectId, Version, Bytes), Failure> {
+        let version = Version {
+            epoch: natural(self.epoch)?,
+            n: natural(self.n)?,
+        };
+        Ok((
+            SubjectId::from_stored(&self.subject),
+            version,
+            self.document.into(),
+        ))
+    }
+}
+
+/// Those of `subjects` that have one.
+pub(super) async fn stored(
     conn: &mut PgConnection,
-    subject: &SubjectId,
-) -> Result<Option<(Version, Bytes)>, Failure> {
-    let row = sqlx::query!(
-        "select epoch, n, document from customer_profile where subject = $1",
-        subject.as_str()
+    subjects: &[SubjectId],
+) -> Result<Vec<Stored>, sqlx::Error> {
+    sqlx::query_as!(
+        Stored,
+        "select subject, epoch, n, document from customer_profile where subject = any($1)",
+        column(subjects, SubjectId::as_str) as _
     )
-    .fetch_optional(conn)
-    .await?;
-    let Some(row) = row else { return Ok(None) };
-    let version = Version {
-        epoch: natural(row.epoch)?,
-        n: natural(row.n)?,
-    };
-    Ok(Some((version, row.document.into())))
+    .fetch_all(conn)
+    .await
 }
 
 /// The documents of `partition` numbered beyond `after`, by an index.

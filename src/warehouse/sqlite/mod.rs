@@ -156,9 +156,17 @@ impl Warehouse for SqliteWarehouse {
         apply::apply(self, batch).await
     }
 
-    async fn document(&self, subject: &SubjectId) -> Result<Option<(Version, Bytes)>, WarehouseError> {
+    async fn documents(
+        &self,
+        subjects: &[SubjectId],
+    ) -> Result<Vec<(SubjectId, Version, Bytes)>, WarehouseError> {
         let mut conn = self.readers.acquire().await?;
-        profiles::document(&mut conn, subject).await
+        let mut documents = Vec::with_capacity(subjects.len());
+        for subject in subjects {
+            let found = profiles::document(&mut conn, subject).await?;
+            documents.extend(found.map(|(version, bytes)| (subject.clone(), version, bytes)));
+        }
+        Ok(documents)
     }
 
     async fn epoch(&self) -> Result<Option<u64>, WarehouseError> {

@@ -151,11 +151,14 @@ impl Warehouse for SwitchedWarehouse {
         self.0.apply(batch).await
     }
 
-    async fn document(&self, subject: &SubjectId) -> Result<Option<(Version, Bytes)>, WarehouseError> {
+    async fn documents(
+        &self,
+        subjects: &[SubjectId],
+    ) -> Result<Vec<(SubjectId, Version, Bytes)>, WarehouseError> {
         if self.1.pass().await {
             return Err(WarehouseError::Unavailable("switched off".into()));
         }
-        self.0.document(subject).await
+        self.0.documents(subjects).await
     }
 
     async fn epoch(&self) -> Result<Option<u64>, WarehouseError> {

@@ -42,7 +42,7 @@ pub struct FaultyWarehouse {
     poison: BTreeSet<String>,
     /// Told when an `apply` begins.
     pub began: Notify,
-    /// What `document` found is held here.
+    /// What `documents` found is held here.
     documents: Gate,
 }
 
@@ -102,8 +102,11 @@ impl Warehouse for FaultyWarehouse {
         self.inner.apply(batch).await
     }
 
-    async fn document(&self, subject: &SubjectId) -> Result<Option<(Version, Bytes)>, WarehouseError> {
-        let found = self.inner.document(subject).await;
+    async fn documents(
+        &self,
+        subjects: &[SubjectId],
+    ) -> Result<Vec<(SubjectId, Version, Bytes)>, WarehouseError> {
+        let found = self.inner.documents(subjects).await;
         self.documents.pass().await;
         found
     }

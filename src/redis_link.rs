@@ -89,13 +89,18 @@ impl Place {
         matches!(self, Place::Single(_))
     }
 
-    async fn connect(&self, hook: Option<Hook>) -> Result<Connection, RedisError> {
+    /// No reply takes longer than `response`, where that is given.
+    async fn connect(
+        &self,
+        hook: Option<Hook>,
+        response: Option<Duration>,
+    ) -> Result<Connection, RedisError> {
         match self {
             Place::Single(client) => {
                 let tracks = hook.as_ref().is_some_and(|hook| hook.observer.is_some());
                 let mut config = AsyncConnectionConfig::new()
                     .set_connection_timeout(Some(CONNECT))
-                    .set_response_timeout(Some(RESPONSE));
+                    .set_response_timeout(response);
                 if let Some(hook) = hook {
                     config = config.set_push_sender(move |push: PushInfo| -> Result<(), ()> {
                         hook.receive(&push);
@@ -233,12 +238,32 @@ impl Link {
     /// Starts to connect. `observer` is told what the server reports of what was read on this link; a cluster takes none.
     /// `purpose` says in log lines what the link is for.
     pub(crate) fn keep(place: Place, observer: Option<Arc<dyn LinkObserver>>, purpose: &'static str) -> Link {
+        Self::start(place, observer, purpose, Some(RESPONSE))
+    }
+
+    /// The same for commands whose caller waits for each for a short time only: there is no second timer for them. A server that does
+    /// not answer pings is given up as ever.
+    pub(crate) fn keep_for_look_ups(
+        place: Place,
+        observer: Option<Arc<dyn LinkObserver>>,
+        purpose: &'static str,
+    ) -> Link {
+        Self::start(place, observer, purpose, None)
+    }
+
+    fn start(
+        place: Place,
+        observer: Option<Arc<dyn LinkObserver>>,
+        purpose: &'static str,
+        response: Option<Duration>,
+    ) -> Link {
         let current = Arc::new(ArcSwapOption::empty());
         let (is_up, up) = watch::channel(false);
         let keeper = Keeper {
             place,
             observer,
             purpose,
+            response,
             current: Arc::clone(&current),
             is_up,
         };
@@ -269,6 +294,7 @@ struct Keeper {
     place: Place,
     observer: Option<Arc<dyn LinkObserver>>,
     purpose: &'static str,
+    response: Option<Duration>,
     current: Arc<ArcSwapOption<Connection>>,
     is_up: watch::Sender<bool>,
 }
@@ -284,7 +310,7 @@ impl Keeper {
                 closed: Arc::clone(&closed),
             };
             // The client's own limit covers the connect, not the greetings after it.
-            match timeout(CONNECT + RESPONSE, self.place.connect(Some(hook))).await {
+            match timeout(CONNECT + RESPONSE, self.place.connect(Some(hook), self.response)).await {
                 Ok(Ok(connection)) => {
                     pause = first;
                     self.serve(connection, &closed).await;

@@ -28,6 +28,7 @@ mod rounds;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -48,6 +49,10 @@ use crate::warehouse::Warehouse;
 /// How often the warehouse's epoch and other nodes' lanes are looked at. Higher: after a restore, old profiles are shown for
 /// longer, and an event sent twice counts twice for longer. Lower: more queries for nothing.
 const REFRESH: Duration = Duration::from_secs(2);
+
+/// What lanes had passed so many looks ago is older than any read under way, for no request reads for as long. More: what is
+/// of no use any more takes up memory for longer.
+const SETTLED_LOOKS: usize = 5;
 
 /// What a request may see, as far as its key and its token prove it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -87,6 +92,7 @@ impl ProfileReader {
     /// Follows the warehouse's epoch, and how far lanes elsewhere are, until told to stop.
     pub async fn run(&self, stop: CancellationToken) {
         let mut elsewhere = Elsewhere::default();
+        let mut settling = VecDeque::new();
         loop {
             let Fetcher { warehouse, hot, .. } = &*self.fetcher;
             let look = async {
@@ -94,6 +100,12 @@ impl ProfileReader {
                 elsewhere.look(&self.overlay, warehouse, hot).await;
                 if let Some(near) = &self.fetcher.near {
                     self.metrics.near_size(near.size_bytes());
+                }
+                settling.push_back(self.overlay.passed());
+                if settling.len() > SETTLED_LOOKS
+                    && let Some(settled) = settling.pop_front()
+                {
+                    self.overlay.forget(&settled);
                 }
                 tokio::time::sleep(REFRESH).await;
             };

@@ -8,6 +8,8 @@
 //!   would ever cover it. A request notes how far the lane is *before* it reads the stores, so what it finds there
 //!   holds at least that much. A lane elsewhere says it by way of the stores, see `elsewhere`.
 //! - An event id counts once for a shopper, however often it was taken.
+//! - What lanes have passed is let go as soon as no request can be reading that began before, whether its shopper comes
+//!   back or not; see [`Overlay::forget`].
 //! - Bounded by bytes in all, by events per shopper and by age; what is over a bound goes, the oldest first. The
 //!   answer is then as old as the stores are, which is all that is lost.
 //! - An order counts as what it adds when it is new; what other reports and cancellations make of it is for the
@@ -82,19 +84,22 @@ struct Newer {
 #[derive(Debug)]
 struct Taken {
     event: Event,
-    effect: OnceLock<Effect>,
+    /// Far larger than most events, and most are never folded.
+    effect: OnceLock<Box<Effect>>,
 }
 
 impl Taken {
     fn effect(&self) -> &Effect {
-        self.effect.get_or_init(|| transform(&self.event))
+        self.effect.get_or_init(|| Box::new(transform(&self.event)))
     }
 }
 
 impl Newer {
-    /// What the entry takes in memory, nearly.
+    /// What the entry takes in memory, nearly: itself, its event, its ids and its place among the arrivals.
     fn bytes(&self) -> usize {
-        const FIXED: usize = 512;
+        const IDS: usize = 4 * 64;
+        const FIXED: usize =
+            size_of::<Newer>() + size_of::<Taken>() + size_of::<(SubjectId, u16, u64)>() + IDS;
         FIXED + self.taken.event.body.len()
     }
 }
@@ -121,6 +126,20 @@ impl Overlay {
     /// How far the lanes are. To be taken before the stores are read.
     pub(super) fn passed(&self) -> Arc<AsOf> {
         self.passed.load_full()
+    }
+
+    /// Lets go of the events that lanes had passed by `passed`, which is to be older than any read under way, and of
+    /// those that are too old.
+    pub(super) fn forget(&self, passed: &AsOf) {
+        for shard in &self.shards {
+            let shard = &mut *shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard
+                .arrivals
+                .retain(|(_, partition, offset)| !passed.covers(*partition, *offset));
+            shard.forget(|newer| {
+                newer.at.elapsed() < self.limits.max_age && !passed.covers(newer.partition, newer.offset)
+            });
+        }
     }
 
     /// The partitions of which events are kept that no lane is known to have passed.
@@ -244,6 +263,31 @@ impl Overlay {
 }
 
 impl Shard {
+    fn forget(&mut self, is_kept: impl Fn(&Newer) -> bool) {
+        let Shard {
+            subjects,
+            bytes,
+            arrivals,
+        } = self;
+        subjects.retain(|_, kept| {
+            kept.retain(|newer| {
+                let is_kept = is_kept(newer);
+                if !is_kept {
+                    *bytes -= newer.bytes();
+                }
+                is_kept
+            });
+            !kept.is_empty()
+        });
+        // After a rush, the room of the rush is given back.
+        if subjects.len() < subjects.capacity() / 4 {
+            subjects.shrink_to(subjects.len() * 2);
+        }
+        if arrivals.len() < arrivals.capacity() / 4 {
+            arrivals.shrink_to(arrivals.len() * 2);
+        }
+    }
+
     fn drop_oldest(&mut self) {
         let Some((subject, partition, offset)) = self.arrivals.pop_front() else {
             self.subjects.clear();

@@ -140,6 +140,27 @@ fn old_events_are_let_go() {
 }
 
 #[test]
+fn what_lanes_have_passed_is_forgotten_although_its_shopper_never_comes_back() {
+    let overlay = Overlay::new(OverlayLimits::default());
+    for offset in 0..10_000u64 {
+        overlay.add(0, offset, added(offset, &guest(&(offset % 1_000).to_string())));
+    }
+    let full = overlay.size_bytes();
+    overlay.lane_passed(0, 9_000);
+    overlay.forget(&overlay.passed());
+    assert!(
+        overlay.size_bytes() * 9 <= full,
+        "{} of {full}",
+        overlay.size_bytes()
+    );
+    assert_eq!(count(folded(&overlay, &guest("7"), None).as_ref()), 1);
+    overlay.lane_passed(0, 10_000);
+    overlay.forget(&overlay.passed());
+    assert_eq!(overlay.size_bytes(), 0);
+    assert_eq!(folded(&overlay, &guest("7"), None), None);
+}
+
+#[test]
 fn what_may_not_be_folded_is_not() {
     let (overlay, who) = (Overlay::new(OverlayLimits::default()), guest("a"));
     let denied = ConsentStatement {

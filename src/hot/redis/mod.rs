@@ -27,6 +27,7 @@ mod watch;
 use std::collections::BTreeMap;
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -61,6 +62,8 @@ pub(super) struct RedisStore {
     ttl: Duration,
     jitter: RandomState,
     reports: bool,
+    /// Whether keys of one call must share a slot: on a cluster, whatever the URL says.
+    by_slot: AtomicBool,
 }
 
 impl std::fmt::Debug for RedisStore {
@@ -80,7 +83,7 @@ pub(super) async fn open(config: &HotConfig) -> Result<Arc<dyn HotStore>, OpenEr
     let watch = Arc::new(Watch::default());
     let reports = place.reports_changes();
     let store = RedisStore {
-        reads: Link::keep(
+        reads: Link::keep_for_look_ups(
             place.clone(),
             reports.then(|| Arc::clone(&watch) as Arc<dyn LinkObserver>),
             "reading hot profiles",
@@ -91,6 +94,7 @@ pub(super) async fn open(config: &HotConfig) -> Result<Arc<dyn HotStore>, OpenEr
         ttl: config.ttl,
         jitter: RandomState::default(),
         reports,
+        by_slot: AtomicBool::new(!reports),
     };
     let both = async { tokio::join!(store.reads.wait(), store.writes.wait()) };
     if tokio::time::timeout(FIRST_WAIT, both).await.is_err() {
@@ -133,7 +137,21 @@ async fn ask<T: FromRedisValue>(link: &Link, command: &Cmd) -> Result<T, HotErro
 }
 
 impl RedisStore {
-    /// One call of the script for these profiles, which share a slot.
+    fn calls(&self, profiles: &[(SubjectId, HotProfile)]) -> Vec<Cmd> {
+        let mut slots: BTreeMap<u16, Vec<&(SubjectId, HotProfile)>> = BTreeMap::new();
+        let by_slot = self.by_slot.load(Ordering::Relaxed);
+        for profile in profiles {
+            let slot = if by_slot { profile.0.partition(SLOTS) } else { 0 };
+            slots.entry(slot).or_default().push(profile);
+        }
+        slots
+            .values()
+            .flat_map(|profiles| profiles.chunks(SCRIPT_PROFILES))
+            .map(|profiles| self.call(profiles))
+            .collect()
+    }
+
+    /// One call of the script for these profiles.
     fn call(&self, profiles: &[&(SubjectId, HotProfile)]) -> Cmd {
         let mut command = redis::cmd("EVALSHA");
         command.arg(self.put_newer.get_hash()).arg(profiles.len());
@@ -187,18 +205,22 @@ impl HotStore for RedisStore {
     }
 
     async fn put_newer(&self, profiles: &[(SubjectId, HotProfile)]) -> Result<(), HotError> {
-        let mut slots: BTreeMap<u16, Vec<&(SubjectId, HotProfile)>> = BTreeMap::new();
-        for profile in profiles {
-            slots.entry(profile.0.partition(SLOTS)).or_default().push(profile);
-        }
-        let calls: Vec<Cmd> = slots
-            .values()
-            .flat_map(|profiles| profiles.chunks(SCRIPT_PROFILES))
-            .map(|profiles| self.call(profiles))
-            .collect();
+        let mut calls = self.calls(profiles);
         let mut connection = self.writes.connection()?;
         let mut done = self.run(&mut connection, &calls).await;
-        if done.as_ref().is_err_and(is_script_missing) {
+        if done
+            .as_ref()
+            .is_err_and(|error| is_kind(error, ServerErrorKind::CrossSlot))
+        {
+            // Nothing of such a call happened. A cluster of one, most likely.
+            self.by_slot.store(true, Ordering::Relaxed);
+            calls = self.calls(profiles);
+            done = self.run(&mut connection, &calls).await;
+        }
+        if done
+            .as_ref()
+            .is_err_and(|error| is_kind(error, ServerErrorKind::NoScript))
+        {
             let mut load = redis::cmd("SCRIPT");
             load.arg("LOAD").arg(PUT_NEWER);
             // A server that is new, was restarted or told to forget. Calls that succeeded change nothing the second time.
@@ -233,8 +255,8 @@ impl HotStore for RedisStore {
     }
 }
 
-fn is_script_missing(error: &RedisError) -> bool {
-    error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
+fn is_kind(error: &RedisError, kind: ServerErrorKind) -> bool {
+    error.kind() == ErrorKind::Server(kind)
 }
 
 #[cfg(test)]

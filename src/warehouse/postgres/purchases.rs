@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::TryStreamExt as _;
 use sqlx::PgConnection;
 
 use super::error::Failure;
@@ -14,7 +15,7 @@ pub(super) async fn newest(
     shop: &Shop,
     max_lines: usize,
 ) -> Result<Purchases, Failure> {
-    let rows = sqlx::query!(
+    let mut rows = sqlx::query!(
         r#"select o.order_id, o.payment_method, o.shipping_method, l.item as "item?"
            from fact_order as o
            left join fact_order_line as l
@@ -25,11 +26,11 @@ pub(super) async fn newest(
         shop.as_str(),
         i64::try_from(max_lines).unwrap_or(i64::MAX)
     )
-    .fetch_all(conn)
-    .await?;
+    .fetch(conn);
     let mut purchases = Purchases::default();
     let mut current: Option<String> = None;
-    for row in rows {
+    // One row at a time: all of them would take hundreds of megabytes.
+    while let Some(row) = rows.try_next().await? {
         if current.as_ref() != Some(&row.order_id) {
             current = Some(row.order_id);
             purchases.orders.push(PurchasedOrder {

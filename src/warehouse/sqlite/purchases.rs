@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::TryStreamExt as _;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
 
@@ -16,7 +17,7 @@ pub(super) async fn newest(
     shop: &Shop,
     max_lines: usize,
 ) -> Result<Purchases, WarehouseError> {
-    let rows = sqlx::query(
+    let mut rows = sqlx::query(
         "select o.order_id, o.payment_method, o.shipping_method, l.item
          from fact_order as o
          left join fact_order_line as l
@@ -27,25 +28,25 @@ pub(super) async fn newest(
     )
     .bind(shop.as_str())
     .bind(i64::try_from(max_lines).unwrap_or(i64::MAX))
-    .fetch_all(conn)
-    .await?;
+    .fetch(conn);
     let mut purchases = Purchases::default();
     let mut current: Option<Arc<str>> = None;
-    for row in &rows {
+    // One row at a time: all of them would take hundreds of megabytes.
+    while let Some(row) = rows.try_next().await? {
         let order_id: &str = row.try_get("order_id")?;
         if current.as_deref() != Some(order_id) {
             current = Some(order_id.into());
             purchases.orders.push(PurchasedOrder {
                 items: Vec::new(),
-                payment_method: optional(row, "payment_method")?,
-                shipping_method: optional(row, "shipping_method")?,
+                payment_method: optional(&row, "payment_method")?,
+                shipping_method: optional(&row, "shipping_method")?,
             });
         }
         if let (Some(order), Some(_)) = (
             purchases.orders.last_mut(),
             row.try_get::<Option<&str>, _>("item")?,
         ) {
-            order.items.push(shared(row, "item")?);
+            order.items.push(shared(&row, "item")?);
         }
     }
     Ok(purchases)

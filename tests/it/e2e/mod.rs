@@ -6,6 +6,7 @@ mod degraded;
 mod drain;
 mod events;
 mod experiments;
+mod flight;
 mod health;
 mod identity;
 mod interleaving;

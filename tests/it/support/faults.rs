@@ -44,6 +44,8 @@ pub struct FaultyWarehouse {
     pub began: Notify,
     /// What `documents` found is held here.
     documents: Gate,
+    /// How many profiles each call of `documents` asked for.
+    rounds: Mutex<Vec<usize>>,
 }
 
 impl FaultyWarehouse {
@@ -54,7 +56,12 @@ impl FaultyWarehouse {
             poison: BTreeSet::new(),
             began: Notify::new(),
             documents: Gate::default(),
+            rounds: Mutex::default(),
         }
+    }
+
+    pub fn rounds(&self) -> Vec<usize> {
+        self.rounds.lock().unwrap().clone()
     }
 
     pub fn holding_documents(mut self, at: &Gate) -> Self {
@@ -106,6 +113,7 @@ impl Warehouse for FaultyWarehouse {
         &self,
         subjects: &[SubjectId],
     ) -> Result<Vec<(SubjectId, Version, Bytes)>, WarehouseError> {
+        self.rounds.lock().unwrap().push(subjects.len());
         let found = self.inner.documents(subjects).await;
         self.documents.pass().await;
         found

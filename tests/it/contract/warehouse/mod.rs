@@ -44,6 +44,7 @@ macro_rules! contract {
                 partitions_move_apart
                 changes_are_told_in_order_by_whoever_wrote_last
                 versions_only_grow
+                documents_of_many_are_read_together
                 what_cannot_be_counted_is_quarantined
                 forgotten_ids_are_pruned_and_imports_are_not
                 an_effect_that_cannot_be_stored_rejects_the_batch

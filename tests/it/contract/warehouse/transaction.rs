@@ -635,3 +635,21 @@ segments:
         assert_eq!(backend.integers(named).await, [entered.0], "after {offset}");
     }
 }
+
+pub(super) async fn documents_of_many_are_read_together(backend: &dyn Backend) {
+    let mut lane = Lane::new(backend).await;
+    lane.apply(&mixed()).await;
+    let known = [guest("ann"), guest("bob"), user("cyd")];
+    let mut asked: Vec<_> = (0..100).map(|n| guest(&format!("nobody-{n}"))).collect();
+    asked.splice(50..50, known.clone());
+    let mut found = lane.warehouse.documents(&asked).await.unwrap();
+    found.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    let mut expected = Vec::new();
+    for subject in known {
+        let (version, bytes) = lane.warehouse.document(&subject).await.unwrap().unwrap();
+        expected.push((subject, version, bytes));
+    }
+    expected.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    assert_eq!(found, expected);
+    assert!(lane.warehouse.documents(&[]).await.unwrap().is_empty());
+}

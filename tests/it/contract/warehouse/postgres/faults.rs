@@ -132,6 +132,47 @@ async fn a_node_starts_without_the_server_and_works_once_it_is_there() {
     assert!(warehouse.document(&guest("ann")).await.unwrap().is_some());
 }
 
+#[tokio::test]
+async fn look_ups_go_on_when_the_server_has_closed_what_lay_idle() {
+    let backend = Postgres::default();
+    let mut lane = Lane::new(&backend).await;
+    lane.apply(&[viewed("e1", 1_000, &guest("ann"), "sku1")]).await;
+    let ann = guest("ann");
+    let many = || futures_util::future::join_all((0..4).map(|_| lane.warehouse.document(&ann)));
+    assert!(many().await.into_iter().all(|found| found.unwrap().is_some()));
+    let mut admin = backend.database().await.connect().await;
+    let ended: Vec<bool> = sqlx::query_scalar(
+        "select pg_terminate_backend(pid, 10000) from pg_stat_activity
+         where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'",
+    )
+    .fetch_all(&mut admin)
+    .await
+    .unwrap();
+    assert!(ended.len() >= 4, "{ended:?}");
+    assert!(many().await.into_iter().all(|found| found.unwrap().is_some()));
+}
+
+#[tokio::test]
+async fn a_look_up_cut_short_takes_its_line_along() {
+    let backend = Postgres::default();
+    let mut lane = Lane::new(&backend).await;
+    lane.apply(&[viewed("e1", 1_000, &guest("ann"), "sku1")]).await;
+    let (ann, bob) = (guest("ann"), guest("bob"));
+    assert!(lane.warehouse.document(&ann).await.unwrap().is_some());
+    let mut blocker = backend.database().await.connect().await;
+    blocker
+        .execute("begin; lock table customer_profile in access exclusive mode")
+        .await
+        .unwrap();
+    let held_up = lane.warehouse.document(&ann);
+    let cut = tokio::time::timeout(std::time::Duration::from_millis(200), held_up).await;
+    assert!(cut.is_err(), "it did not wait for the lock: {cut:?}");
+    blocker.execute("rollback").await.unwrap();
+    // On a line that still owed the first answer this one would get it.
+    assert!(lane.warehouse.document(&bob).await.unwrap().is_none());
+    assert!(lane.warehouse.document(&ann).await.unwrap().is_some());
+}
+
 /// Just enough of URLs to put another place into one.
 mod url_parts {
     pub(super) struct Parts {

@@ -114,17 +114,24 @@ impl Rounds {
         desk.waiting.push_back(question);
         if desk.lanes < LANES {
             desk.lanes += 1;
-            let lane = Lane(Arc::clone(fetcher));
+            let lane = Lane {
+                fetcher: Arc::clone(fetcher),
+                is_open: true,
+            };
             drop(desk);
             tokio::spawn(lane.run());
         }
     }
 
-    /// The next round; the lane is closed where there is none.
-    fn take(&self) -> Vec<Question> {
+    /// The next round. Where nothing waits the lane is closed at the same stroke, so that whoever comes now opens one.
+    fn take(&self) -> Option<Vec<Question>> {
         let mut desk = self.desk();
+        if desk.waiting.is_empty() {
+            desk.lanes -= 1;
+            return None;
+        }
         let count = desk.waiting.len().min(ROUND);
-        desk.waiting.drain(..count).collect()
+        Some(desk.waiting.drain(..count).collect())
     }
 
     fn desk(&self) -> MutexGuard<'_, Desk> {
@@ -133,25 +140,30 @@ impl Rounds {
     }
 }
 
-/// Asks one round after the other until nothing waits; dropped, however that comes, it is free.
-struct Lane(Arc<Fetcher>);
+/// Asks one round after the other until nothing waits.
+struct Lane {
+    fetcher: Arc<Fetcher>,
+    is_open: bool,
+}
 
 impl Drop for Lane {
     fn drop(&mut self) {
-        self.0.rounds.desk().lanes -= 1;
+        if self.is_open {
+            self.fetcher.rounds.desk().lanes -= 1;
+        }
     }
 }
 
 impl Lane {
-    async fn run(self) {
+    async fn run(mut self) {
         loop {
             tokio::task::yield_now().await;
-            let questions = self.0.rounds.take();
-            if questions.is_empty() {
+            let Some(questions) = self.fetcher.rounds.take() else {
+                self.is_open = false;
                 return;
-            }
+            };
             let round = Round {
-                fetcher: &self.0,
+                fetcher: &self.fetcher,
                 questions,
             };
             round.fly().await;

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! `--preload N` (100,000; `--full`: 1,000,000) rows before the clock starts, `--events N` (200,000) timed,
-//! `--batch N` (4,000), `--shoppers N` (100,000), `--folder PATH` (a temporary one), `--postgres URL` (an
+//! `--batch N` (4,000), `--shoppers N` (100,000), `--lanes N` (1): as many partitions at once, each with its share of the
+//! shoppers and all with the same products, `--folder PATH` (a temporary one), `--postgres URL` (an
 //! empty database) instead of SQLite; the server's own CPU is not in the figures, so pin it to the other core.
 
 #![allow(
@@ -19,6 +20,7 @@
     missing_docs
 )]
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
@@ -36,6 +38,7 @@ struct Settings {
     events: u64,
     batch: u64,
     shoppers: usize,
+    lanes: u16,
     folder: Option<std::path::PathBuf>,
     postgres: Option<String>,
 }
@@ -47,6 +50,7 @@ impl Settings {
             events: 200_000,
             batch: 4_000,
             shoppers: 100_000,
+            lanes: 1,
             folder: None,
             postgres: None,
         };
@@ -64,6 +68,7 @@ impl Settings {
                 "--events" => settings.events = number(),
                 "--batch" => settings.batch = number(),
                 "--shoppers" => settings.shoppers = number() as usize,
+                "--lanes" => settings.lanes = number() as u16,
                 "--postgres" => settings.postgres = arguments.next(),
                 "--folder" => settings.folder = arguments.next().map(Into::into),
                 "--bench" => {}
@@ -110,21 +115,21 @@ struct World {
 }
 
 impl World {
-    fn new(shoppers: usize) -> World {
+    /// The world of one of `lanes`, which has every so manieth shopper.
+    fn new(shoppers: usize, lane: u16, lanes: u16) -> World {
         let shop = Shop::new("bench", Environment::Live).unwrap();
         let key = PseudonymKey::new("k1", b"0123456789abcdef0123456789abcdef");
         let mut sum = 0.0;
-        let zipf = (1..=shoppers)
+        let mine = || (usize::from(lane)..shoppers).step_by(usize::from(lanes));
+        let zipf = mine()
             .map(|rank| {
-                sum += 1.0 / rank as f64;
+                sum += 1.0 / (rank + 1) as f64;
                 sum
             })
             .collect();
-        let shoppers = (0..shoppers)
-            .map(|n| key.anonymous(&shop, &n.to_string()))
-            .collect();
+        let shoppers = mine().map(|n| key.anonymous(&shop, &n.to_string())).collect();
         World {
-            random: Random(42),
+            random: Random(42 + u64::from(lane)),
             shop,
             shoppers,
             zipf,
@@ -206,50 +211,88 @@ fn cpu() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
+/// What some lanes have applied together.
 #[derive(Default)]
 struct Spent {
     events: u64,
-    cpu: Duration,
-    transform: Duration,
-    apply: Duration,
     documents: usize,
+    transform: Duration,
     slowest: Duration,
 }
 
-async fn drain(warehouse: &dyn Warehouse, world: &mut World, from: u64, events: u64, batch: u64) -> Spent {
-    let log_id = uuid::Uuid::from_u128(1);
-    let mut spent = Spent::default();
-    while spent.events < events {
-        let count = batch.min(events - spent.events);
-        let raw: Vec<Event> = (0..count).map(|_| world.event()).collect();
-        let offset = from + spent.events;
-        let (started, cpu_before) = (Instant::now(), cpu());
-        let effects: Vec<(u64, Effect)> = (offset..).zip(raw.iter().map(transform)).collect();
+/// One partition of the log.
+struct Lane {
+    world: World,
+    partition: u16,
+    offset: u64,
+}
+
+impl Lane {
+    fn batch(&mut self, count: u64) -> Vec<Event> {
+        (0..count).map(|_| self.world.event()).collect()
+    }
+
+    async fn apply(&mut self, warehouse: &dyn Warehouse, raw: &[Event], spent: &RefCell<Spent>) {
+        let started = Instant::now();
+        let effects: Vec<(u64, Effect)> = (self.offset..).zip(raw.iter().map(transform)).collect();
         let transformed = Instant::now();
+        let count = raw.len() as u64;
         let position = |offset| StoredPosition {
-            log_id,
-            partition: 0,
+            log_id: uuid::Uuid::from_u128(1),
+            partition: self.partition,
             offset,
         };
         let batch = Batch {
-            expected: (offset > 0).then(|| position(offset)),
-            next: position(offset + count),
+            expected: (self.offset > 0).then(|| position(self.offset)),
+            next: position(self.offset + count),
             effects: &effects,
             unreadable: &[],
-            now: Timestamp(world.clock),
+            now: Timestamp(self.world.clock),
             ruleset: None,
             dedupe_floor: Some(Timestamp(0)),
         };
         let applied = warehouse.apply(&batch).await.unwrap();
         assert_eq!(applied.new_events, count);
+        self.offset += count;
+        let mut spent = spent.borrow_mut();
         spent.events += count;
-        spent.cpu += cpu() - cpu_before;
         spent.documents += applied.documents.len();
         spent.transform += transformed - started;
-        spent.apply += transformed.elapsed();
         spent.slowest = spent.slowest.max(transformed.elapsed());
     }
-    spent
+}
+
+/// Lets the lanes apply their shares of `events` side by side, and reports. The events are made before the clock starts.
+async fn drain(name: &str, warehouse: &dyn Warehouse, lanes: &mut [Lane], events: u64, batch: u64) {
+    let (mut elapsed, mut used, mut left) = (Duration::ZERO, Duration::ZERO, events);
+    let spent = RefCell::new(Spent::default());
+    let lane_count = lanes.len() as u64;
+    while left > 0 {
+        // In stretches, so that not all events are in memory at once.
+        let stretch = left.min(200_000);
+        left -= stretch;
+        let share = stretch.div_ceil(lane_count);
+        let work: Vec<Vec<Vec<Event>>> = lanes
+            .iter_mut()
+            .map(|lane| {
+                let batches = (0..share).step_by(batch as usize);
+                batches.map(|done| lane.batch(batch.min(share - done))).collect()
+            })
+            .collect();
+        let (started, used_before) = (Instant::now(), cpu());
+        let running = lanes.iter_mut().zip(&work).map(|(lane, batches)| {
+            let spent = &spent;
+            async move {
+                for raw in batches {
+                    lane.apply(warehouse, raw, spent).await;
+                }
+            }
+        });
+        futures_util::future::join_all(running).await;
+        elapsed += started.elapsed();
+        used += cpu() - used_before;
+    }
+    report(name, &spent.into_inner(), elapsed, used);
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -267,39 +310,42 @@ async fn main() {
     let warehouse = warehouse::open(&WarehouseConfig { url, migrate: true })
         .await
         .unwrap();
-    let mut world = World::new(settings.shoppers);
+    let mut lanes: Vec<Lane> = (0..settings.lanes)
+        .map(|partition| Lane {
+            world: World::new(settings.shoppers, partition, settings.lanes),
+            partition,
+            offset: 0,
+        })
+        .collect();
 
     println!(
         "preloading {} rows; for one core: taskset -c 0 cargo bench --bench drain -- --full",
         settings.preload
     );
-    let preload = drain(&*warehouse, &mut world, 0, settings.preload, settings.batch).await;
-    report("preload", &preload);
-    let timed = drain(
+    drain(
+        "preload",
         &*warehouse,
-        &mut world,
+        &mut lanes,
         settings.preload,
-        settings.events,
         settings.batch,
     )
     .await;
-    report("drain", &timed);
+    drain("drain", &*warehouse, &mut lanes, settings.events, settings.batch).await;
     warehouse.close().await;
 }
 
-fn report(name: &str, spent: &Spent) {
-    let seconds = (spent.transform + spent.apply).as_secs_f64();
-    let each = |part: Duration| part.as_secs_f64() * 1e6 / spent.events as f64;
+fn report(name: &str, spent: &Spent, elapsed: Duration, used: Duration) {
+    let each = |part: Duration| part.as_secs_f64() * 1e6 / spent.events.max(1) as f64;
     println!(
-        "{name:8} {:>8.0} events/s, {:>8.0} per second of CPU ({} events, {} documents; us per event: transform {:.1}, \
-         apply {:.1}, CPU {:.1}; slowest batch {} ms)",
-        spent.events as f64 / seconds,
-        spent.events as f64 / spent.cpu.as_secs_f64(),
+        "{name:8} {:>8.0} events/s, {:>8.0} per second of CPU ({} events, {} documents; us per event: in all {:.1}, \
+         transform {:.1}, CPU {:.1}; slowest batch {} ms)",
+        spent.events as f64 / elapsed.as_secs_f64(),
+        spent.events as f64 / used.as_secs_f64(),
         spent.events,
         spent.documents,
+        each(elapsed),
         each(spent.transform),
-        each(spent.apply),
-        each(spent.cpu),
+        each(used),
         spent.slowest.as_millis(),
     );
 }

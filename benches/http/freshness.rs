@@ -1,5 +1,6 @@
 //! How soon an acknowledged event shows: in the next answer, and in the stores.
 
+use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,32 +47,61 @@ pub(crate) fn measure(takes: &Server, answers: &Server, worker: &Server, name: &
     }
 }
 
-/// Sends an event of a new shopper and asks until the answer knows the shopper; the delays in ms, ascending.
+/// Sent in a second, whether or not the ones before have shown.
+const PROBES_PER_SECOND: f64 = 50.0;
+
+/// Between two questions: the resolution of the delays, and a bound on what asking costs the node that answers.
+const ASK_EVERY: Duration = Duration::from_millis(2);
+
+/// What has not shown when the load ends is waited for no longer than this, and counts as this late.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Sends events of new shoppers at a fixed rate and asks, in turn, until the answers know them; the delays in ms, ascending.
 fn probe(takes: &Server, answers: &Server, done: &AtomicBool) -> Vec<f64> {
     let [mut told, mut asked] = [takes, answers].map(|server| {
         let stream = TcpStream::connect(server.addr).expect("a connection");
         stream.set_nodelay(true).expect("nodelay");
         stream
     });
-    let mut delays_ms = Vec::new();
-    let mut n = 0;
-    while !done.load(Ordering::Relaxed) {
-        n += 1;
-        let shopper = format!("fresh-{}-{n}-{}", std::process::id(), unique());
-        let event = format!(
-            r#"{{"event_id":"{shopper}","event":"Product Viewed","user_id":"{shopper}","properties":{{"product_id":"22752"}}}}"#
-        );
-        let answer = ask(&mut told, &post("/events", &event));
-        assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
-        let acknowledged = Instant::now();
-        let question = get(
-            &format!("/personalize?user_id={shopper}&placements=promo"),
-            SERVER_KEY,
-        );
-        while !ask(&mut asked, &question).contains(r#""known":true"#) {}
-        delays_ms.push(acknowledged.elapsed().as_secs_f64() * 1e3);
-        std::thread::park_timeout(Duration::from_millis(5));
+    let (mut delays_ms, mut waiting) = (Vec::new(), VecDeque::new());
+    let mut next = Instant::now();
+    let mut ended = None;
+    loop {
+        let now = Instant::now();
+        if ended.is_none() && done.load(Ordering::Relaxed) {
+            ended = Some(now);
+        }
+        if ended.is_some_and(|ended| waiting.is_empty() || now - ended > PATIENCE) {
+            break;
+        }
+        if ended.is_none() && next <= now {
+            next += Duration::from_secs_f64(1.0 / PROBES_PER_SECOND);
+            let shopper = format!("fresh-{}-{}", std::process::id(), unique());
+            let event = format!(
+                r#"{{"event_id":"{shopper}","event":"Product Viewed","user_id":"{shopper}","properties":{{"product_id":"22752"}}}}"#
+            );
+            let answer = ask(&mut told, &post("/events", &event));
+            assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
+            waiting.push_back((shopper, Instant::now()));
+        }
+        if let Some((shopper, acknowledged)) = waiting.pop_front() {
+            let question = get(
+                &format!("/personalize?user_id={shopper}&placements=promo"),
+                SERVER_KEY,
+            );
+            if ask(&mut asked, &question).contains(r#""known":true"#) {
+                delays_ms.push(acknowledged.elapsed().as_secs_f64() * 1e3);
+            } else {
+                waiting.push_back((shopper, acknowledged));
+            }
+        }
+        std::thread::park_timeout(ASK_EVERY.saturating_sub(now.elapsed()));
     }
+    delays_ms.extend(
+        waiting
+            .iter()
+            .map(|(_, acknowledged)| acknowledged.elapsed().as_secs_f64() * 1e3),
+    );
     delays_ms.sort_unstable_by(f64::total_cmp);
     delays_ms
 }

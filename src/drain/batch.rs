@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::Instant;
 
 use crate::domain::transform::{Effect, transform};
 use crate::queue::{Entry, EventQueue, Position, ReadError, ReadLimits};
@@ -28,6 +27,41 @@ impl Default for BatchLimits {
         }
     }
 }
+
+/// How long batches wait for company: at least as told, and longer where storing one takes long.
+///
+/// Much of a batch's cost is the same whatever its size. Lanes that share a machine and begin a batch as soon as the last one is stored
+/// leave no time for anything else, themselves included; so a lane rests about as long as it works, which at most doubles how
+/// late it is.
+#[derive(Debug)]
+pub(super) struct Pace {
+    least: Duration,
+    /// Of the last batches, each counting half of the one after it.
+    took: Duration,
+}
+
+impl Pace {
+    /// The longest wait, in multiples of the least: a batch that took so long is large, and gains nothing from being larger.
+    const MOST: u32 = 4;
+
+    pub(super) fn new(least: Duration) -> Self {
+        Pace {
+            least,
+            took: Duration::ZERO,
+        }
+    }
+
+    pub(super) fn note(&mut self, took: Duration) {
+        self.took = (self.took + took) / 2;
+    }
+
+    pub(super) fn age(&self) -> Duration {
+        self.took.clamp(self.least, self.least * Self::MOST)
+    }
+}
+
+/// A read that returns fewer records has reached the end of the log, or nearly; one that returns as many is followed by another.
+const PAGE: usize = 64;
 
 /// A stretch of the log, decoded and transformed.
 #[derive(Debug)]
@@ -54,22 +88,17 @@ pub(super) async fn gather(
     if entries.is_empty() {
         return Ok(None);
     }
-    let closes_at = Instant::now() + limits.max_age;
     let mut size_bytes = size_of_entries(&entries);
-    while entries.len() < limits.max_records && size_bytes < limits.max_bytes {
-        let wait = closes_at.saturating_duration_since(Instant::now());
-        if wait.is_zero() {
-            break;
-        }
-        let more = queue
-            .read(
-                next_position(from, &entries),
-                remaining(limits, &entries, size_bytes, wait),
-            )
-            .await?;
-        if more.is_empty() {
-            break;
-        }
+    let mut is_end = entries.len() < PAGE;
+    if is_end {
+        // Records come one by one; looking for each would cost more than the records.
+        tokio::time::sleep(limits.max_age).await;
+        is_end = false;
+    }
+    while !is_end && entries.len() < limits.max_records && size_bytes < limits.max_bytes {
+        let next = next_position(from, &entries);
+        let more = queue.read(next, remaining(limits, &entries, size_bytes)).await?;
+        is_end = more.len() < PAGE;
         size_bytes += size_of_entries(&more);
         entries.extend(more);
     }
@@ -83,11 +112,11 @@ fn next_position(from: Position, entries: &[Entry]) -> Position {
     }
 }
 
-fn remaining(limits: BatchLimits, entries: &[Entry], size_bytes: usize, wait: Duration) -> ReadLimits {
+fn remaining(limits: BatchLimits, entries: &[Entry], size_bytes: usize) -> ReadLimits {
     ReadLimits {
         max_records: limits.max_records - entries.len(),
         max_bytes: limits.max_bytes - size_bytes,
-        wait,
+        wait: Duration::ZERO,
     }
 }
 
@@ -117,4 +146,24 @@ fn transform_entries(entries: Vec<Entry>, first: u64) -> Gathered {
         }
     }
     gathered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_rests_about_as_long_as_it_works_within_bounds() {
+        let least = Duration::from_millis(5);
+        let mut pace = Pace::new(least);
+        assert_eq!(pace.age(), least);
+        for _ in 0..10 {
+            pace.note(Duration::from_millis(12));
+        }
+        assert!(pace.age() > least && pace.age() <= Duration::from_millis(12));
+        for _ in 0..10 {
+            pace.note(Duration::from_secs(1));
+        }
+        assert_eq!(pace.age(), least * Pace::MOST);
+    }
 }

@@ -4,13 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
-use super::batch::{BatchLimits, Gathered, gather};
+use super::batch::{BatchLimits, Gathered, Pace, gather};
 use super::lag::{Behind, Lag};
+use super::piece::{Piece, within};
 use super::publish::Publisher;
-use super::quarantine::{TOO_OLD, UNREADABLE, poisoned};
+use super::quarantine::{TOO_OLD, UNREADABLE};
 use super::retry::{Backoff, Next, after_read_error, after_warehouse_error};
 use crate::clock;
 use crate::domain::ids::Timestamp;
@@ -29,6 +29,10 @@ pub type Passed = Arc<dyn Fn(u16, u64) + Send + Sync>;
 
 /// How long one read waits for records before the loop looks up again.
 const READ_WAIT: Duration = Duration::from_secs(1);
+
+/// How often a busy lane asks how far the log goes; an idle one does once more at the end. More often: a question to the log for every
+/// batch, however small.
+const LAG_EVERY: Duration = Duration::from_millis(200);
 
 /// How often the log is trimmed. Trimming deletes whole segments, so more often gains nothing.
 const TRIM_EVERY: Duration = Duration::from_secs(10);
@@ -143,19 +147,28 @@ impl FastLane {
         stop: &CancellationToken,
     ) -> Result<(), LaneError> {
         let mut trimmed_at = Instant::now();
+        let mut reported_at = None;
+        let mut pace = Pace::new(self.limits.max_age);
         loop {
             if publisher.catch_up().await {
                 (self.passed)(self.partition, position.offset);
             }
+            let limits = BatchLimits {
+                max_age: pace.age(),
+                ..self.limits
+            };
+            // Soon after its last batch a lane says that it is idle.
+            let longest = reported_at.map_or(READ_WAIT, |_| LAG_EVERY);
             let read = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                read = gather(&*self.queue, position, self.limits, publisher.wait(READ_WAIT)) => read,
+                read = gather(&*self.queue, position, limits, publisher.wait(longest)) => read,
             };
             let gathered = match read {
                 Ok(Some(gathered)) => gathered,
                 Ok(None) => {
                     publisher.verify().await;
                     self.report_lag(position, None).await;
+                    reported_at = None;
                     self.trim(position, &mut trimmed_at).await;
                     continue;
                 }
@@ -170,18 +183,23 @@ impl FastLane {
                 .effects
                 .last()
                 .map(|(_, effect)| effect.event.received_at);
+            let started = Instant::now();
             match self
                 .store(gathered, position, stored, publisher, backoff, stop)
                 .await?
             {
                 Some(next) => {
+                    pace.note(started.elapsed());
                     backoff.reset();
                     position.offset = next.offset;
                     stored = Some(next);
                 }
                 None => return Ok(()),
             }
-            self.report_lag(position, newest).await;
+            if reported_at.is_none_or(|at: Instant| at.elapsed() >= LAG_EVERY) {
+                self.report_lag(position, newest).await;
+                reported_at = Some(Instant::now());
+            }
             self.trim(position, &mut trimmed_at).await;
         }
     }
@@ -315,51 +333,6 @@ impl FastLane {
             tracing::warn!(error = %error, "the log could not be trimmed");
         }
     }
-}
-
-/// A run of effects that one transaction takes on.
-struct Piece {
-    effects: Vec<(u64, Effect)>,
-    /// One past its last record.
-    next: u64,
-}
-
-impl Piece {
-    /// A single event that was already stripped to its quarantine row, or no event at all.
-    fn is_hopeless(&self) -> bool {
-        match &self.effects[..] {
-            [] => true,
-            [(_, effect)] => effect.quarantine.is_some(),
-            _ => false,
-        }
-    }
-
-    /// Two halves, the later one first (pieces are taken from the end); a single event is stripped instead.
-    fn split(mut self, error: &WarehouseError) -> Vec<Piece> {
-        if let [(_, effect)] = &mut self.effects[..] {
-            *effect = poisoned(effect, &error.to_string());
-            return vec![self];
-        }
-        let later = self.effects.split_off(self.effects.len() / 2);
-        let boundary = later.first().map_or(self.next, |(offset, _)| *offset);
-        vec![
-            Piece {
-                effects: later,
-                next: self.next,
-            },
-            Piece {
-                effects: self.effects,
-                next: boundary,
-            },
-        ]
-    }
-}
-
-/// The unreadable records with offsets from `first` up to `next`, exclusive.
-fn within(unreadable: &[(u64, Bytes, String)], first: u64, next: u64) -> &[(u64, Bytes, String)] {
-    let start = unreadable.partition_point(|(offset, ..)| *offset < first);
-    let end = unreadable.partition_point(|(offset, ..)| *offset < next);
-    unreadable.get(start..end).unwrap_or(&[])
 }
 
 /// The time since `then`; zero where the clock was set back.

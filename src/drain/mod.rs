@@ -13,6 +13,7 @@
 mod batch;
 mod fast;
 mod lag;
+mod piece;
 mod publish;
 mod quarantine;
 mod retry;

@@ -2,6 +2,9 @@
 //!
 //! A document is a pure function of parts and links, so it is written anew whenever one of them changed, and only
 //! then: a guest's is its own part, a user's the merge of all parts that belong to the same person.
+//!
+//! So of nearly everybody part and document say the same, and the part is kept in the document alone ([`Kept`]). Only of a
+//! user with whom somebody else is merged both are stored.
 
 use std::sync::Arc;
 
@@ -17,10 +20,49 @@ pub(in crate::warehouse) struct Parts {
     parts: Map<SubjectId, Part>,
 }
 
-#[derive(Debug, Default)]
+/// Where a part is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::warehouse) enum Kept {
+    Nowhere,
+    /// In the subject's document, whose part is the same; where there is no document the part is empty.
+    InDocument,
+    /// In a row of its own.
+    Apart,
+}
+
+#[derive(Debug)]
 struct Part {
     part: ProfilePart,
     changed: bool,
+    kept: Kept,
+    /// Where it goes, where the document is written as well.
+    keep: Option<Kept>,
+}
+
+impl Part {
+    fn stored(part: ProfilePart, kept: Kept) -> Self {
+        Part {
+            part,
+            changed: false,
+            kept,
+            keep: None,
+        }
+    }
+}
+
+impl Default for Part {
+    fn default() -> Self {
+        Part::stored(ProfilePart::default(), Kept::Nowhere)
+    }
+}
+
+/// What a batch writes of parts and documents, each by subject.
+#[derive(Debug)]
+pub(in crate::warehouse) struct Outcome {
+    /// Version and `as_of` are for the backend to set.
+    pub(in crate::warehouse) documents: Vec<(SubjectId, Document)>,
+    /// Encoded; `None` for one that is in its document from now on.
+    pub(in crate::warehouse) parts: Vec<(SubjectId, Option<Vec<u8>>)>,
 }
 
 /// Owners and members before a batch, to tell what it changed.
@@ -56,8 +98,8 @@ impl Before {
 }
 
 impl Parts {
-    pub(in crate::warehouse) fn add_stored(&mut self, subject: SubjectId, part: ProfilePart) {
-        self.parts.insert(subject, Part { part, changed: false });
+    pub(in crate::warehouse) fn add_stored(&mut self, subject: SubjectId, part: ProfilePart, kept: Kept) {
+        self.parts.insert(subject, Part::stored(part, kept));
     }
 
     /// Folds a contribution into a part, in the generation given or else in the current one of the person it
@@ -109,31 +151,25 @@ impl Parts {
         parts.filter_map(|part| part.part.consent().analytics).max()
     }
 
-    /// The parts to write, by subject.
-    pub(in crate::warehouse) fn changed(&self) -> Vec<(&SubjectId, &ProfilePart)> {
-        let changed = self.parts.iter().filter(|(_, part)| part.changed);
-        let mut rows: Vec<_> = changed.map(|(subject, part)| (subject, &part.part)).collect();
-        rows.sort_unstable_by_key(|(subject, _)| *subject);
-        rows
-    }
-
     fn is_changed(&self, subject: &SubjectId) -> bool {
         self.parts.get(subject).is_some_and(|part| part.changed)
     }
 
-    /// The documents to write, by subject; version and `as_of` are for the backend to set.
-    pub(in crate::warehouse) fn documents(
-        mut self,
-        before: &Before,
-        people: &mut People,
-    ) -> Vec<(SubjectId, Document)> {
-        let mut documents = Vec::new();
+    /// What to write.
+    pub(in crate::warehouse) fn outcome(mut self, before: &Before, people: &mut People) -> Outcome {
+        let (mut documents, mut parts) = (Vec::new(), Vec::new());
         let users: Vec<SubjectId> = people.users().cloned().collect();
         for user in users {
             let members = people.members(&user);
             let regrouped = before.members.get(&user).is_some_and(|before| *before != members);
             if regrouped || members.iter().any(|member| self.is_changed(member)) {
-                documents.push((user, document(self.merged(&members), None)));
+                let merged = self.merged(&members);
+                let own = self.parts.entry(user.clone()).or_default();
+                own.keep = Some(match own.part == merged {
+                    true => Kept::InDocument,
+                    false => Kept::Apart,
+                });
+                documents.push((user, document(merged, None)));
             }
         }
         for guest in people.touched().filter(|subject| !subject.is_user()) {
@@ -143,12 +179,30 @@ impl Parts {
                 .get(guest)
                 .is_some_and(|owner| *owner != linked_user);
             if moved || self.is_changed(guest) {
-                let part = self.parts.remove(guest).unwrap_or_default().part;
-                documents.push((guest.clone(), document(part, linked_user)));
+                let own = self.parts.remove(guest).unwrap_or_default();
+                if own.kept != Kept::InDocument {
+                    parts.push((guest.clone(), None));
+                }
+                documents.push((guest.clone(), document(own.part, linked_user)));
+            }
+        }
+        for (subject, own) in self.parts {
+            // A part may lie outside its person's document when that is full.
+            let keep = own
+                .keep
+                .unwrap_or(if own.changed { Kept::Apart } else { own.kept });
+            let bytes = match keep {
+                Kept::Nowhere => continue,
+                Kept::InDocument => None,
+                Kept::Apart => Some(own.part.encode()),
+            };
+            if keep != own.kept || (own.changed && bytes.is_some()) {
+                parts.push((subject, bytes));
             }
         }
         documents.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-        documents
+        parts.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        Outcome { documents, parts }
     }
 
     /// In the order of the subjects, so that sums of floats do not depend on who was linked last.

@@ -8,12 +8,13 @@
 //! twice: first to guess whom to lock, then, under the locks, to know. Where the guess was too small, because
 //! another batch made a link in between, the transaction begins again and locks the others as well.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::error::{Failure, commit, natural};
+use super::profiles::Former;
 use super::{
     BEGIN, PgWarehouse, WRITE, decisions, events, experiments, identity, orders, position, products,
     profiles, quarantine, segments,
@@ -24,7 +25,7 @@ use crate::warehouse::batch::{
     days, decisions_served, next_versions, products_seen, sort_out, with_quarantined,
 };
 use crate::warehouse::fold::orders::Orders;
-use crate::warehouse::fold::parts::{Before, Parts};
+use crate::warehouse::fold::parts::Before;
 use crate::warehouse::fold::people::People;
 use crate::warehouse::fold::{Folded, fold};
 use crate::warehouse::{Applied, Batch, WarehouseError};
@@ -55,24 +56,32 @@ pub(super) async fn apply(warehouse: &PgWarehouse, batch: &Batch<'_>) -> Result<
 
 async fn apply_once(warehouse: &PgWarehouse, batch: &Batch<'_>, also: &mut Also) -> Result<Applied, Failure> {
     let written = tokio::time::timeout(WRITE, write(warehouse, batch, also)).await;
-    let (tx, applied) = written
+    let Written {
+        tx,
+        applied,
+        new_days,
+    } = written
         .map_err(|_| WarehouseError::Unavailable("the server hangs in the middle of a batch".into()))??;
     commit(tx).await?;
+    warehouse.dates.remember(new_days);
     Ok(applied)
 }
 
+/// What is left to commit.
+struct Written {
+    tx: Transaction<'static, Postgres>,
+    applied: Applied,
+    new_days: BTreeSet<i64>,
+}
+
 /// All of the transaction but its commit.
-async fn write(
-    warehouse: &PgWarehouse,
-    batch: &Batch<'_>,
-    also: &mut Also,
-) -> Result<(Transaction<'static, Postgres>, Applied), Failure> {
+async fn write(warehouse: &PgWarehouse, batch: &Batch<'_>, also: &mut Also) -> Result<Written, Failure> {
     let epoch = warehouse.ready().await?;
     warehouse.partitions.ensure(&warehouse.writer, batch).await?;
     let mut tx = warehouse.writer.begin_with(BEGIN).await?;
     let partition = batch.next.partition;
 
-    // The position is compared first and moved last; in between its row is ours.
+    // The position is compared first and moved at the end; in between its row is ours.
     let locked = position::lock(&mut tx, batch.next, batch.now).await?;
     if locked.found != batch.expected {
         return Err(WarehouseError::PositionMoved {
@@ -89,36 +98,47 @@ async fn write(
 
     // Everything stored that the effects may change, locked; then the effects, one after the other.
     let mut orders = orders::read(&mut tx, &new).await?;
-    let (mut people, before, mut parts) = lock_people(&mut tx, &effects, &orders, also).await?;
+    let (mut people, before, former) = lock_people(&mut tx, &effects, &orders, also).await?;
+    let Former { progress, mut parts } = former;
     let Folded { counted, unnamed } = fold(&effects, &mut orders, &mut people, &mut parts);
     quarantine::insert(&mut tx, &batch.next, &quarantined, &unnamed, batch.now).await?;
 
     // Facts and dimensions.
-    events::insert_dates(&mut tx, &days(&counted)).await?;
+    let new_days = warehouse.dates.unknown(&days(&counted));
+    events::insert_dates(&mut tx, &new_days).await?;
     events::insert(&mut tx, partition, &counted).await?;
     let decisions = decisions_served(&counted);
     decisions::insert(&mut tx, &decisions).await?;
     experiments::insert(&mut tx, &decisions).await?;
     orders::write(&mut tx, &orders).await?;
     identity::write(&mut tx, &people).await?;
-    profiles::write_parts(&mut tx, &parts).await?;
 
-    // Documents, each with its next version.
-    let folded = parts.documents(&before, &mut people);
-    let subjects: Vec<_> = folded.iter().map(|(subject, _)| subject).collect();
-    let former = profiles::read_progress(&mut tx, &subjects).await?;
-    let documents = next_versions(folded, former, epoch, batch);
-    let change_seq =
-        profiles::write_documents(&mut tx, &documents, &people, partition, locked.change_seq).await?;
+    // Parts and documents, each document with its next version.
+    let folded = parts.outcome(&before, &mut people);
+    profiles::write_parts(&mut tx, &folded.parts).await?;
+    let stored = progress.keys().cloned().collect();
+    let documents = next_versions(folded.documents, progress, epoch, batch);
+    let change_seq = profiles::write_documents(
+        &mut tx,
+        &documents,
+        &stored,
+        &people,
+        partition,
+        locked.change_seq,
+    )
+    .await?;
 
     if let Some(ruleset) = batch.ruleset {
         segments::update(&mut tx, ruleset, &documents, &people, batch.now).await?;
     }
     if let Some(floor) = batch.dedupe_floor {
-        events::prune(&mut tx, floor, batch.effects.len()).await?;
+        warehouse
+            .pruner
+            .prune(&mut tx, floor, batch.effects.len())
+            .await?;
     }
-    products::join(&mut tx, products_seen(&counted)).await?;
     position::store(&mut tx, batch.next, change_seq, batch.now).await?;
+    products::join(&mut tx, &products_seen(&counted)).await?;
     let applied = Applied {
         new_events: new.len() as u64,
         duplicate_events: (candidates.len() - new.len()) as u64,
@@ -129,7 +149,11 @@ async fn write(
             .map(|written| (written.subject, written.document.version, written.bytes.into()))
             .collect(),
     };
-    Ok((tx, applied))
+    Ok(Written {
+        tx,
+        applied,
+        new_days,
+    })
 }
 
 /// Locks everybody whose part or document the effects may change, and says who they are to each other.
@@ -138,12 +162,12 @@ async fn lock_people(
     effects: &[(u64, &Effect)],
     orders: &Orders,
     also: &mut Also,
-) -> Result<(People, Before, Parts), Failure> {
+) -> Result<(People, Before, Former), Failure> {
     let guess = read_people(conn, effects, orders).await?;
     let mut wanted = also.clone();
     wanted.extend(guess.1);
     let wanted: Vec<(&Shop, &SubjectId)> = wanted.iter().map(|(subject, shop)| (shop, subject)).collect();
-    let parts = profiles::lock_parts(conn, &wanted).await?;
+    let locked = profiles::lock_parts(conn, &wanted).await?;
 
     let ((people, before), subjects) = read_people(conn, effects, orders).await?;
     let missed: Also = subjects
@@ -158,7 +182,8 @@ async fn lock_people(
         also.extend(missed);
         return Err(Failure::Again("a link was made in the meantime".into()));
     }
-    Ok((people, before, parts))
+    let former = profiles::read(conn, &wanted, locked).await?;
+    Ok((people, before, former))
 }
 
 /// The people of the effects as the links say now, and every subject whose part must be locked.

@@ -35,8 +35,9 @@ pub(super) async fn insert(
     sqlx::query!(
         "insert into fact_decision (shop, decision_id, placement, subject, experience, variant, reason,
                                     ruleset_version, decided_at, day)
-         select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
-                              $8::bigint[], $9::timestamptz[], $10::date[])
+         select unnest($1::text[]), unnest($2::text[]), unnest($3::text[]), unnest($4::text[]), unnest($5::text[]),
+                unnest($6::text[]), unnest($7::text[]), unnest($8::bigint[]), unnest($9::timestamptz[]),
+                unnest($10::date[])
          on conflict do nothing",
         column(&rows, |(effect, ..)| effect.event.shop.as_str()) as _,
         column(&rows, |(_, decision, ..)| &*decision.decision_id) as _,
@@ -57,7 +58,7 @@ pub(super) async fn insert(
     sqlx::query!(
         "insert into decision_record (shop, decision_id, facts)
          select k.shop, k.decision_id, k.facts::json
-         from unnest($1::text[], $2::text[], $3::text[]) as k(shop, decision_id, facts)
+         from (select unnest($1::text[]) as shop, unnest($2::text[]) as decision_id, unnest($3::text[]) as facts) as k
          on conflict do nothing",
         column(&decisions, |(effect, _)| effect.event.shop.as_str()) as _,
         column(&decisions, |(_, decision)| &*decision.decision_id) as _,

@@ -61,6 +61,8 @@ fn judge(error: &PgDatabaseError, text: Arc<str>) -> Failure {
     Failure::Final(match (code, code.get(..2).unwrap_or_default()) {
         // serialization_failure, deadlock_detected
         ("40001" | "40P01", _) => return Failure::Again(text),
+        // Another batch remembered the same event.
+        ("23505", _) if error.constraint() == Some("event_seen_pkey") => return Failure::Again(text),
         // A row without a partition: one that we knew was dropped by the retention.
         ("23514", _) if error.constraint().is_none() => return Failure::Again(text),
         // lock_not_available, query_canceled, read_only_sql_transaction (a former primary)

@@ -1,131 +1,205 @@
 //! `event_seen` and `fact_event`, and the dates that facts refer to.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
+use sha2::{Digest as _, Sha256};
 use sqlx::PgConnection;
 
+use super::copy::copy;
 use super::error::{Failure, integer};
-use super::rows::{Day, Instant, column};
+use super::rows::{Day, Digest, Instant, column};
 use crate::domain::ids::{SubjectId, Timestamp};
 use crate::domain::transform::Effect;
 use crate::warehouse::WarehouseError;
 use crate::warehouse::batch::{choice, source};
 use crate::warehouse::fold::{Set, dedupe_time};
 
+/// How `event_seen` knows an event; SQL has the same as `event_digest(shop, event_id)`. A shop has no line break in it.
+fn digest_of(effect: &Effect) -> Digest {
+    let hash: [u8; 32] = Sha256::new()
+        .chain_update(effect.event.shop.as_str())
+        .chain_update("\n")
+        .chain_update(&*effect.event.event_id)
+        .finalize()
+        .into();
+    Digest(std::array::from_fn(|at| hash[at]))
+}
+
 /// Remembers the ids of `effects`; returns those that were not seen before, each id once, in log order.
+///
+/// Where another batch remembers one of them at the same time, the one that comes second begins again.
 pub(super) async fn remember<'e>(
     conn: &mut PgConnection,
     effects: &[(u64, &'e Effect)],
 ) -> Result<Vec<(u64, &'e Effect)>, Failure> {
-    let mut sorted: Vec<&Effect> = effects.iter().map(|(_, effect)| *effect).collect();
-    // Stable: of two events with one id the first one in the log decides.
-    sorted.sort_by(|a, b| {
-        (a.event.shop.as_str(), &a.event.event_id).cmp(&(b.event.shop.as_str(), &b.event.event_id))
-    });
-    let inserted = sqlx::query!(
-        "insert into event_seen (shop, event_id, prunable_time)
-         select * from unnest($1::text[], $2::text[], $3::timestamptz[])
-         on conflict do nothing
-         returning shop, event_id",
-        column(&sorted, |effect| effect.event.shop.as_str()) as _,
-        column(&sorted, |effect| &*effect.event.event_id) as _,
-        column(&sorted, |effect| dedupe_time(&effect.event).map(Instant)) as _
+    let mut sorted: Vec<(Digest, usize)> = effects
+        .iter()
+        .enumerate()
+        .map(|(at, (_, effect))| (digest_of(effect), at))
+        .collect();
+    // Of two events with one id the first one in the log decides.
+    sorted.sort_unstable();
+    sorted.dedup_by_key(|(digest, _)| *digest);
+    let effect = |at: usize| effects.get(at).map(|(_, effect)| &effect.event);
+    let seen = sqlx::query_scalar!(
+        r#"with candidate as materialized (
+               select k.digest, k.prunable_time, k.at, s.digest is not null as is_seen
+               from (select unnest($1::uuid[]) as digest, unnest($2::timestamptz[]) as prunable_time,
+                            unnest($3::bigint[]) as at) as k
+               left join event_seen as s on s.digest = k.digest),
+           remembered as (
+               insert into event_seen (digest, prunable_time)
+               select digest, prunable_time from candidate where not is_seen)
+           select at as "at!" from candidate where is_seen"#,
+        column(&sorted, |(digest, _)| *digest) as _,
+        column(&sorted, |(_, at)| effect(*at).and_then(dedupe_time).map(Instant)) as _,
+        column(&sorted, |(_, at)| i64::try_from(*at).unwrap_or(i64::MAX)) as _
     )
     .fetch_all(conn)
     .await?;
-    if inserted.len() == effects.len() {
+    if seen.is_empty() && sorted.len() == effects.len() {
         return Ok(effects.to_vec());
     }
-    let mut new: Set<(&str, &str)> = inserted
-        .iter()
-        .map(|row| (row.shop.as_str(), row.event_id.as_str()))
-        .collect();
-    let mut first = effects.to_vec();
-    first.retain(|(_, effect)| new.remove(&(effect.event.shop.as_str(), &*effect.event.event_id)));
-    Ok(first)
+    let seen: Set<i64> = seen.into_iter().collect();
+    let mut new: Vec<usize> = sorted.into_iter().map(|(_, at)| at).collect();
+    new.retain(|at| i64::try_from(*at).is_ok_and(|at| !seen.contains(&at)));
+    new.sort_unstable();
+    Ok(new
+        .into_iter()
+        .filter_map(|at| effects.get(at).copied())
+        .collect())
 }
+
+const COPY: &str = "copy fact_event (shop, event_id, name, anonymous_id, user_id, claimed_user_id, session_id, source, \
+                    event_time, received_at, day, consent_analytics, consent_personalization, partition, log_offset, \
+                    body) from stdin (format binary)";
 
 pub(super) async fn insert(
     conn: &mut PgConnection,
     partition: u16,
     effects: &[(u64, Cow<'_, Effect>)],
 ) -> Result<(), Failure> {
-    let mut rows = Vec::with_capacity(effects.len());
-    for (offset, effect) in effects {
-        let body = std::str::from_utf8(&effect.event.body).map_err(|error| {
-            WarehouseError::Rejected(format!("body of event {}: {error}", effect.event.event_id).into())
-        })?;
-        rows.push((integer(*offset)?, &effect.event, body));
-    }
-    if rows.is_empty() {
+    if effects.is_empty() {
         return Ok(());
     }
-    sqlx::query!(
-        "insert into fact_event (shop, event_id, name, anonymous_id, user_id, claimed_user_id, session_id, source,
-                                 event_time, received_at, day, consent_analytics, consent_personalization, partition,
-                                 log_offset, body)
-         select k.shop, k.event_id, k.name, k.anonymous_id, k.user_id, k.claimed_user_id, k.session_id, k.source,
-                k.event_time, k.received_at, k.day, k.analytics, k.personalization, $1::int, k.log_offset,
-                k.body::json
-         from unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
-                     $10::timestamptz[], $11::timestamptz[], $12::date[], $13::text[], $14::text[], $15::bigint[],
-                     $16::text[])
-              as k(shop, event_id, name, anonymous_id, user_id, claimed_user_id, session_id, source, event_time,
-                   received_at, day, analytics, personalization, log_offset, body)",
-        i32::from(partition),
-        column(&rows, |(_, event, _)| event.shop.as_str()) as _,
-        column(&rows, |(_, event, _)| &*event.event_id) as _,
-        column(&rows, |(_, event, _)| &*event.name) as _,
-        column(&rows, |(_, event, _)| event.anonymous.as_ref().map(SubjectId::as_str)) as _,
-        column(&rows, |(_, event, _)| event.user.as_ref().map(SubjectId::as_str)) as _,
-        column(&rows, |(_, event, _)| event.claimed_user.as_ref().map(SubjectId::as_str)) as _,
-        column(&rows, |(_, event, _)| event.session.as_deref()) as _,
-        column(&rows, |(_, event, _)| source(event.source)) as _,
-        column(&rows, |(_, event, _)| Instant(event.event_time)) as _,
-        column(&rows, |(_, event, _)| Instant(event.received_at)) as _,
-        column(&rows, |(_, event, _)| Day(event.received_at.day())) as _,
-        column(&rows, |(_, event, _)| event.consent.analytics.map(choice)) as _,
-        column(&rows, |(_, event, _)| event.consent.personalization.map(choice)) as _,
-        column(&rows, |(offset, ..)| *offset) as _,
-        column(&rows, |(.., body)| *body) as _
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
+    copy(conn, COPY, effects, |(offset, effect), rows| {
+        let event = &effect.event;
+        let body = std::str::from_utf8(&event.body).map_err(|error| {
+            WarehouseError::Rejected(format!("body of event {}: {error}", event.event_id).into())
+        })?;
+        rows.start(16);
+        rows.text(event.shop.as_str());
+        rows.text(&event.event_id);
+        rows.text(&event.name);
+        rows.optional(event.anonymous.as_ref().map(SubjectId::as_str));
+        rows.optional(event.user.as_ref().map(SubjectId::as_str));
+        rows.optional(event.claimed_user.as_ref().map(SubjectId::as_str));
+        rows.optional(event.session.as_deref());
+        rows.text(source(event.source));
+        rows.instant(Instant(event.event_time))?;
+        rows.instant(Instant(event.received_at))?;
+        rows.day(Day(event.received_at.day()))?;
+        rows.optional(event.consent.analytics.map(choice));
+        rows.optional(event.consent.personalization.map(choice));
+        rows.int(i32::from(partition));
+        rows.bigint(integer(*offset)?);
+        rows.text(body);
+        Ok(())
+    })
+    .await
+}
+
+/// The days known to be in `dim_date`, which forgets none.
+#[derive(Debug, Default)]
+pub(super) struct Dates {
+    known: Mutex<BTreeSet<i64>>,
+}
+
+impl Dates {
+    /// Of `days` those not known to be there, in order.
+    pub(super) fn unknown(&self, days: &Set<i64>) -> BTreeSet<i64> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        days.iter().copied().filter(|day| !known.contains(day)).collect()
+    }
+
+    /// Once the transaction that inserted them is committed.
+    pub(super) fn remember(&self, days: BTreeSet<i64>) {
+        if !days.is_empty() {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.extend(days);
+        }
+    }
 }
 
 /// Adds the days that are missing in `dim_date`.
-pub(super) async fn insert_dates(conn: &mut PgConnection, days: &Set<i64>) -> Result<(), Failure> {
-    let mut days: Vec<i64> = days.iter().copied().collect();
-    days.sort_unstable();
+pub(super) async fn insert_dates(conn: &mut PgConnection, days: &BTreeSet<i64>) -> Result<(), Failure> {
+    if days.is_empty() {
+        return Ok(());
+    }
+    let days: Vec<Day> = days.iter().copied().map(Day).collect();
     sqlx::query!(
         "insert into dim_date (day, year, quarter, month, day_of_month, weekday)
          select day, extract(year from day)::int, extract(quarter from day)::int, extract(month from day)::int,
                 extract(day from day)::int, extract(isodow from day)::int
          from unnest($1::date[]) as day
          on conflict do nothing",
-        column(&days, |day| Day(*day)) as _
+        days as _
     )
     .execute(conn)
     .await?;
     Ok(())
 }
 
-/// Pruned per batch beyond twice the batch's own number of events, so that a quiet shop is pruned as well and a
+/// Pruned at once beyond twice the batch's own number of events, so that a quiet shop is pruned as well and a
 /// busy one catches up.
 const PRUNE_AT_LEAST: usize = 64;
 
-/// Forgets some of the ids older than `floor`, oldest first; rows that another batch prunes are left to it.
-pub(super) async fn prune(conn: &mut PgConnection, floor: Timestamp, events: usize) -> Result<(), Failure> {
-    let limit = events.saturating_mul(2).saturating_add(PRUNE_AT_LEAST);
-    sqlx::query!(
-        "delete from event_seen where ctid = any(array(
-             select ctid from event_seen where prunable_time < $1 order by prunable_time limit $2
-             for update skip locked))",
-        Instant(floor) as _,
-        i64::try_from(limit).unwrap_or(i64::MAX)
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
+/// How far the floor must have moved before it is looked again for ids that are older. Less: a statement in every small batch.
+const PRUNE_STEP_MS: i64 = 1_000;
+
+/// Forgets ids.
+#[derive(Debug)]
+pub(super) struct Pruner {
+    /// Nothing older was left.
+    done: AtomicI64,
+}
+
+impl Default for Pruner {
+    fn default() -> Self {
+        Pruner {
+            done: AtomicI64::new(i64::MIN),
+        }
+    }
+}
+
+impl Pruner {
+    /// Forgets some of the ids older than `floor`, oldest first; rows that another batch prunes are left to it.
+    pub(super) async fn prune(
+        &self,
+        conn: &mut PgConnection,
+        floor: Timestamp,
+        events: usize,
+    ) -> Result<(), Failure> {
+        if floor.0 < self.done.load(Ordering::Relaxed).saturating_add(PRUNE_STEP_MS) {
+            return Ok(());
+        }
+        let limit = events.saturating_mul(2).saturating_add(PRUNE_AT_LEAST);
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let pruned = sqlx::query!(
+            "delete from event_seen where ctid = any(array(
+                 select ctid from event_seen where prunable_time < $1 order by prunable_time limit $2
+                 for update skip locked))",
+            Instant(floor) as _,
+            limit
+        )
+        .execute(conn)
+        .await?;
+        if i64::try_from(pruned.rows_affected()).is_ok_and(|pruned| pruned < limit) {
+            self.done.store(floor.0, Ordering::Relaxed);
+        }
+        Ok(())
+    }
 }

@@ -34,8 +34,8 @@ pub(super) async fn insert(
     if !exposures.is_empty() {
         sqlx::query!(
             "insert into fact_exposure (shop, decision_id, experiment, variant, subject, ruleset_version, decided_at, day)
-             select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[],
-                                  $7::timestamptz[], $8::date[])
+             select unnest($1::text[]), unnest($2::text[]), unnest($3::text[]), unnest($4::text[]),
+                    unnest($5::text[]), unnest($6::bigint[]), unnest($7::timestamptz[]), unnest($8::date[])
              on conflict do nothing",
             column(&exposures, |(effect, ..)| effect.event.shop.as_str()) as _,
             column(&exposures, |(_, decision, ..)| &*decision.decision_id) as _,
@@ -56,7 +56,7 @@ pub(super) async fn insert(
         let losses: Vec<_> = losses.into_iter().collect();
         sqlx::query!(
             "insert into exposure_loss (shop, experiment, day, losses)
-             select * from unnest($1::text[], $2::text[], $3::date[], $4::bigint[])
+             select unnest($1::text[]), unnest($2::text[]), unnest($3::date[]), unnest($4::bigint[])
              on conflict (shop, experiment, day) do update set losses = exposure_loss.losses + excluded.losses",
             column(&losses, |((shop, ..), _)| *shop) as _,
             column(&losses, |((_, experiment, _), _)| *experiment) as _,

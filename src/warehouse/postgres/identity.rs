@@ -8,7 +8,7 @@ use crate::domain::identity::{Alias, Link, LinkState};
 use crate::domain::ids::{Shop, SubjectId};
 use crate::domain::transform::Proof;
 use crate::warehouse::WarehouseError;
-use crate::warehouse::fold::people::People;
+use crate::warehouse::fold::people::{People, Wanted};
 
 /// Reads every row that decides who the people of a batch are.
 pub(super) async fn read(conn: &mut PgConnection, people: &mut People) -> Result<(), Failure> {
@@ -17,85 +17,78 @@ pub(super) async fn read(conn: &mut PgConnection, people: &mut People) -> Result
         if wanted.is_empty() {
             return Ok(());
         }
-        for (shop, link) in links(conn, &wanted.anonymous, &wanted.users).await? {
+        let (links, aliases) = rows(conn, &wanted).await?;
+        for (shop, link) in links {
             people.add_stored_link(shop, link);
         }
-        if !wanted.users.is_empty() {
-            for (shop, alias) in aliases(conn, &wanted.users).await? {
-                people.add_stored_alias(shop, alias);
-            }
+        for (shop, alias) in aliases {
+            people.add_stored_alias(shop, alias);
         }
     }
 }
 
-async fn links(
-    conn: &mut PgConnection,
-    anonymous: &[SubjectId],
-    users: &[SubjectId],
-) -> Result<Vec<(Shop, Link)>, Failure> {
+type Rows = (Vec<(Shop, Link)>, Vec<(Shop, Alias)>);
+
+/// The links of the anonymous ids and of the users, and the users' aliases. A row found from both ends comes twice; the second is
+/// ignored.
+async fn rows(conn: &mut PgConnection, wanted: &Wanted) -> Result<Rows, Failure> {
     let rows = sqlx::query!(
-        r#"select i.shop as "shop!", i.anonymous_id as "anonymous_id!", i.user_id as "user_id!", i.proof,
+        r#"select false as "is_alias!", i.shop as "shop!", i.anonymous_id as "one!", i.user_id as "other!", i.proof,
                   i.first_time as "first_time: Instant", i.first_event, i.last_time as "last_time: Instant",
                   i.last_event, i.unlink_time as "unlink_time: Instant", i.unlink_event
-           from unnest($1::text[]) as k(id) join identity as i on i.anonymous_id = k.id
+           from (select unnest($1::text[]) as id) as k join identity as i on i.anonymous_id = k.id
            union all
-           select i.shop, i.anonymous_id, i.user_id, i.proof, i.first_time, i.first_event, i.last_time, i.last_event,
-                  i.unlink_time, i.unlink_event
-           from unnest($2::text[]) as k(id) join identity as i on i.user_id = k.id"#,
-        column(anonymous, SubjectId::as_str) as _,
-        column(users, SubjectId::as_str) as _
+           select false, i.shop, i.anonymous_id, i.user_id, i.proof, i.first_time, i.first_event, i.last_time,
+                  i.last_event, i.unlink_time, i.unlink_event
+           from (select unnest($2::text[]) as id) as k join identity as i on i.user_id = k.id
+           union all
+           select true, a.shop, a.user_id, a.previous_id, null, null, null, null, null, null, null
+           from (select unnest($2::text[]) as id) as k join identity_alias as a on a.user_id = k.id
+           union all
+           select true, a.shop, a.user_id, a.previous_id, null, null, null, null, null, null, null
+           from (select unnest($2::text[]) as id) as k join identity_alias as a on a.previous_id = k.id"#,
+        column(&wanted.anonymous, SubjectId::as_str) as _,
+        column(&wanted.users, SubjectId::as_str) as _
     )
     .fetch_all(conn)
     .await?;
-    // A link found from both ends comes twice; the second is ignored.
-    rows.into_iter()
-        .map(|row| {
-            let state = LinkState {
-                first_claim: stamp(row.first_time, row.first_event),
-                last_claim: stamp(row.last_time, row.last_event),
-                last_unlink: stamp(row.unlink_time, row.unlink_event),
-            };
-            let proof = match row.proof.as_deref() {
-                Some("server_key") => Some(Proof::ServerKey),
-                Some("user_token") => Some(Proof::UserToken),
-                Some(other) => {
-                    return Err(
-                        WarehouseError::Inconsistent(format!("identity.proof {other:?}").into()).into(),
-                    );
-                }
-                None => None,
-            };
-            let link = Link {
-                anonymous: SubjectId::from_stored(&row.anonymous_id),
-                user: SubjectId::from_stored(&row.user_id),
-                state,
-                proof,
-            };
-            Ok((shop(row.shop)?, link))
-        })
-        .collect()
-}
-
-async fn aliases(conn: &mut PgConnection, users: &[SubjectId]) -> Result<Vec<(Shop, Alias)>, Failure> {
-    let rows = sqlx::query!(
-        r#"select a.shop as "shop!", a.user_id as "user_id!", a.previous_id as "previous_id!"
-           from unnest($1::text[]) as k(id) join identity_alias as a on a.user_id = k.id
-           union all
-           select a.shop, a.user_id, a.previous_id
-           from unnest($1::text[]) as k(id) join identity_alias as a on a.previous_id = k.id"#,
-        column(users, SubjectId::as_str) as _
-    )
-    .fetch_all(conn)
-    .await?;
-    rows.into_iter()
-        .map(|row| {
+    let (mut links, mut aliases) = (Vec::with_capacity(rows.len()), Vec::new());
+    for row in rows {
+        let (one, other) = (
+            SubjectId::from_stored(&row.one),
+            SubjectId::from_stored(&row.other),
+        );
+        let shop = shop(row.shop)?;
+        if row.is_alias {
             let alias = Alias {
-                user: SubjectId::from_stored(&row.user_id),
-                previous: SubjectId::from_stored(&row.previous_id),
+                user: one,
+                previous: other,
             };
-            Ok((shop(row.shop)?, alias))
-        })
-        .collect()
+            aliases.push((shop, alias));
+            continue;
+        }
+        let state = LinkState {
+            first_claim: stamp(row.first_time, row.first_event),
+            last_claim: stamp(row.last_time, row.last_event),
+            last_unlink: stamp(row.unlink_time, row.unlink_event),
+        };
+        let proof = match row.proof.as_deref() {
+            Some("server_key") => Some(Proof::ServerKey),
+            Some("user_token") => Some(Proof::UserToken),
+            Some(proof) => {
+                return Err(WarehouseError::Inconsistent(format!("identity.proof {proof:?}").into()).into());
+            }
+            None => None,
+        };
+        let link = Link {
+            anonymous: one,
+            user: other,
+            state,
+            proof,
+        };
+        links.push((shop, link));
+    }
+    Ok((links, aliases))
 }
 
 /// Writes what changed. Whoever changes a link holds the parts of both its ends, so no two writers meet here.
@@ -111,8 +104,9 @@ async fn write_links(conn: &mut PgConnection, rows: &[(&Shop, &Link)]) -> Result
     sqlx::query!(
         "insert into identity (shop, anonymous_id, user_id, proof, first_time, first_event, last_time, last_event,
                                unlink_time, unlink_event)
-         select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::text[],
-                              $7::timestamptz[], $8::text[], $9::timestamptz[], $10::text[])
+         select unnest($1::text[]), unnest($2::text[]), unnest($3::text[]), unnest($4::text[]),
+                unnest($5::timestamptz[]), unnest($6::text[]), unnest($7::timestamptz[]), unnest($8::text[]),
+                unnest($9::timestamptz[]), unnest($10::text[])
          on conflict (anonymous_id, user_id, shop) do update set proof = excluded.proof,
              first_time = excluded.first_time, first_event = excluded.first_event,
              last_time = excluded.last_time, last_event = excluded.last_event,
@@ -142,7 +136,7 @@ async fn insert_aliases(conn: &mut PgConnection, rows: &[(&Shop, &Alias)]) -> Re
     }
     sqlx::query!(
         "insert into identity_alias (shop, user_id, previous_id)
-         select * from unnest($1::text[], $2::text[], $3::text[])
+         select unnest($1::text[]), unnest($2::text[]), unnest($3::text[])
          on conflict do nothing",
         column(rows, |(shop, _)| shop.as_str()) as _,
         column(rows, |(_, alias)| alias.user.as_str()) as _,

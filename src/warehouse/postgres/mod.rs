@@ -14,6 +14,7 @@
 //!   until it is there.
 
 mod apply;
+mod copy;
 mod decisions;
 mod error;
 mod events;
@@ -117,6 +118,8 @@ struct PgWarehouse {
     /// The epoch, once the schema was found to be the one that this build needs.
     epoch: OnceCell<u64>,
     partitions: partitions::Partitions,
+    dates: events::Dates,
+    pruner: events::Pruner,
 }
 
 pub(super) async fn open(config: &WarehouseConfig) -> Result<Arc<dyn Warehouse>, OpenError> {
@@ -166,6 +169,8 @@ impl PgWarehouse {
             name,
             epoch: OnceCell::new(),
             partitions: partitions::Partitions::default(),
+            dates: events::Dates::default(),
+            pruner: events::Pruner::default(),
         }
     }
 

@@ -45,7 +45,7 @@ pub(super) async fn read(conn: &mut PgConnection, effects: &[(u64, &Effect)]) ->
 
 async fn lock(conn: &mut PgConnection, keys: &[(&str, &str)]) -> Result<(), Failure> {
     sqlx::query!(
-        "insert into order_lock (shop, order_id) select * from unnest($1::text[], $2::text[])
+        "insert into order_lock (shop, order_id) select unnest($1::text[]), unnest($2::text[])
          on conflict (shop, order_id) do update set order_id = excluded.order_id",
         column(keys, |(shop, _)| *shop) as _,
         column(keys, |(_, order_id)| *order_id) as _
@@ -63,7 +63,7 @@ async fn read_orders(
     let rows = sqlx::query!(
         r#"select o.shop, o.order_id, o.verified, o.event_time as "event_time: Instant", o.event_id, o.subject,
                   o.currency, o.total_minor, o.payment_method, o.shipping_method, o.coupon, o.cancelled, o.generation
-           from unnest($1::text[], $2::text[]) as k(shop, order_id)
+           from (select unnest($1::text[]) as shop, unnest($2::text[]) as order_id) as k
            join fact_order as o on o.shop = k.shop and o.order_id = k.order_id"#,
         column(keys, |(shop, _)| *shop) as _,
         column(keys, |(_, order_id)| *order_id) as _
@@ -106,7 +106,7 @@ async fn lines(
 ) -> Result<Map<OrderKey, Vec<OrderLine>>, Failure> {
     let rows = sqlx::query!(
         "select l.shop, l.order_id, l.line, l.item, l.category, l.quantity, l.unit_price, l.amount_minor, l.is_charge
-         from unnest($1::text[], $2::text[]) as k(shop, order_id)
+         from (select unnest($1::text[]) as shop, unnest($2::text[]) as order_id) as k
          join fact_order_line as l on l.shop = k.shop and l.order_id = k.order_id
          order by l.shop, l.order_id, l.line",
         column(keys, |(shop, _)| *shop) as _,
@@ -139,7 +139,7 @@ async fn read_cancellations(
 ) -> Result<(), Failure> {
     let rows = sqlx::query!(
         r#"select c.shop, c.order_id, c.verified, c.event_time as "event_time: Instant", c.event_id
-           from unnest($1::text[], $2::text[]) as k(shop, order_id)
+           from (select unnest($1::text[]) as shop, unnest($2::text[]) as order_id) as k
            join order_cancellation as c on c.shop = k.shop and c.order_id = k.order_id"#,
         column(keys, |(shop, _)| *shop) as _,
         column(keys, |(_, order_id)| *order_id) as _
@@ -161,7 +161,7 @@ async fn read_refunds(
     let rows = sqlx::query!(
         r#"select r.shop, r.order_id, r.refund_id, r.verified, r.event_time as "event_time: Instant", r.event_id,
                   r.subject, r.currency, r.amount_minor, r.generation
-           from unnest($1::text[], $2::text[], $3::text[]) as k(shop, order_id, refund_id)
+           from (select unnest($1::text[]) as shop, unnest($2::text[]) as order_id, unnest($3::text[]) as refund_id) as k
            join fact_refund as r on r.shop = k.shop and r.order_id = k.order_id and r.refund_id = k.refund_id"#,
         column(keys, |(shop, ..)| *shop) as _,
         column(keys, |(_, order_id, _)| *order_id) as _,
@@ -203,9 +203,10 @@ async fn write_orders(conn: &mut PgConnection, rows: &[(&Shop, &OrderRow)]) -> R
     sqlx::query!(
         "insert into fact_order (shop, order_id, verified, event_time, event_id, subject, day, currency, total_minor,
                                  payment_method, shipping_method, coupon, cancelled, generation)
-         select * from unnest($1::text[], $2::text[], $3::boolean[], $4::timestamptz[], $5::text[], $6::text[],
-                              $7::date[], $8::text[], $9::bigint[], $10::text[], $11::text[], $12::text[],
-                              $13::boolean[], $14::bigint[])
+         select unnest($1::text[]), unnest($2::text[]), unnest($3::boolean[]), unnest($4::timestamptz[]),
+                unnest($5::text[]), unnest($6::text[]), unnest($7::date[]), unnest($8::text[]), unnest($9::bigint[]),
+                unnest($10::text[]), unnest($11::text[]), unnest($12::text[]), unnest($13::boolean[]),
+                unnest($14::bigint[])
          on conflict (shop, order_id) do update set verified = excluded.verified, event_time = excluded.event_time,
              event_id = excluded.event_id, subject = excluded.subject, day = excluded.day,
              currency = excluded.currency, total_minor = excluded.total_minor,
@@ -234,7 +235,7 @@ async fn write_orders(conn: &mut PgConnection, rows: &[(&Shop, &OrderRow)]) -> R
 /// Replaces the lines of `orders`.
 async fn write_lines(conn: &mut PgConnection, orders: &[(&Shop, &OrderRow)]) -> Result<(), Failure> {
     sqlx::query!(
-        "delete from fact_order_line as l using unnest($1::text[], $2::text[]) as k(shop, order_id)
+        "delete from fact_order_line as l using (select unnest($1::text[]) as shop, unnest($2::text[]) as order_id) as k
          where l.shop = k.shop and l.order_id = k.order_id",
         column(orders, |(shop, _)| shop.as_str()) as _,
         column(orders, |(_, row)| &*row.report.order_id) as _
@@ -248,8 +249,9 @@ async fn write_lines(conn: &mut PgConnection, orders: &[(&Shop, &OrderRow)]) -> 
     sqlx::query!(
         "insert into fact_order_line (shop, order_id, line, item, category, quantity, unit_price, amount_minor,
                                       currency, is_charge)
-         select * from unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::bigint[], $7::text[],
-                              $8::bigint[], $9::text[], $10::boolean[])",
+         select unnest($1::text[]), unnest($2::text[]), unnest($3::bigint[]), unnest($4::text[]), unnest($5::text[]),
+                unnest($6::bigint[]), unnest($7::text[]), unnest($8::bigint[]), unnest($9::text[]),
+                unnest($10::boolean[])",
         column(&rows, |(shop, ..)| shop.as_str()) as _,
         column(&rows, |(_, report, _)| &*report.order_id) as _,
         column(&rows, |(.., line)| i64::from(line.line)) as _,
@@ -272,7 +274,8 @@ async fn write_cancellations(conn: &mut PgConnection, rows: &[(&OrderKey, &Rank)
     }
     sqlx::query!(
         "insert into order_cancellation (shop, order_id, verified, event_time, event_id)
-         select * from unnest($1::text[], $2::text[], $3::boolean[], $4::timestamptz[], $5::text[])
+         select unnest($1::text[]), unnest($2::text[]), unnest($3::boolean[]), unnest($4::timestamptz[]),
+                unnest($5::text[])
          on conflict (shop, order_id) do update set verified = excluded.verified, event_time = excluded.event_time,
              event_id = excluded.event_id",
         column(rows, |((shop, _), _)| shop.as_str()) as _,
@@ -293,8 +296,9 @@ async fn write_refunds(conn: &mut PgConnection, rows: &[(&Shop, &RefundRow)]) ->
     sqlx::query!(
         "insert into fact_refund (shop, order_id, refund_id, verified, event_time, event_id, subject, day, currency,
                                   amount_minor, generation)
-         select * from unnest($1::text[], $2::text[], $3::text[], $4::boolean[], $5::timestamptz[], $6::text[],
-                              $7::text[], $8::date[], $9::text[], $10::bigint[], $11::bigint[])
+         select unnest($1::text[]), unnest($2::text[]), unnest($3::text[]), unnest($4::boolean[]),
+                unnest($5::timestamptz[]), unnest($6::text[]), unnest($7::text[]), unnest($8::date[]),
+                unnest($9::text[]), unnest($10::bigint[]), unnest($11::bigint[])
          on conflict (shop, order_id, refund_id) do update set verified = excluded.verified,
              event_time = excluded.event_time, event_id = excluded.event_id, subject = excluded.subject,
              day = excluded.day, currency = excluded.currency, amount_minor = excluded.amount_minor,

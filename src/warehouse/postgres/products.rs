@@ -1,146 +1,164 @@
 //! `dim_product`: what is said of a product.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
 use sqlx::PgConnection;
 
 use super::error::Failure;
-use super::rows::{Instant, column, event, shared, shop, stamp, time};
+use super::rows::{Instant, column, shared};
 use crate::domain::ids::{Shop, Stamp};
 use crate::domain::product::{CatalogueItem, Product, Stated};
-use crate::warehouse::WarehouseError;
 use crate::warehouse::batch::Products;
 
-type Row<'p> = (&'p (Shop, Arc<str>), &'p Product);
+/// What one event said of a product, of that which no later event of the batch has said again.
+struct Row<'p> {
+    shop: &'p Shop,
+    item: &'p str,
+    stamp: &'p Stamp,
+    product: &'p Product,
+}
+
+impl<'p> Row<'p> {
+    /// A field's value, where this event stated it.
+    fn said<T>(&self, field: Option<&'p Stated<T>>) -> Option<&'p T> {
+        let stated = field.filter(|stated| stated.stamp == *self.stamp)?;
+        Some(&stated.value)
+    }
+}
 
 /// Joins `seen` into the stored rows. Popular products are in every batch, so this comes late: their rows are
 /// locked from here to the commit.
-pub(super) async fn join(conn: &mut PgConnection, mut seen: Products) -> Result<(), Failure> {
-    if seen.is_empty() {
-        return Ok(());
-    }
-    let mut keys: Vec<(Shop, Arc<str>)> = seen.keys().cloned().collect();
-    keys.sort_unstable();
-    let mut new = keys.len();
-    for (key, stored) in read(conn, &keys).await? {
-        new -= 1;
-        if let Some(product) = seen.get_mut(&key) {
-            product.merge(stored.clone());
-            if *product == stored {
-                seen.remove(&key);
+pub(super) async fn join(conn: &mut PgConnection, seen: &Products) -> Result<(), Failure> {
+    let mut rows = Vec::with_capacity(seen.len());
+    let mut later: BTreeMap<usize, Vec<Row<'_>>> = BTreeMap::new();
+    for ((shop, item), product) in seen {
+        let row = |stamp| Row {
+            shop,
+            item,
+            stamp,
+            product,
+        };
+        let mut stamps = vec![&product.is_charge.stamp];
+        let others = [
+            product.name.as_ref().map(|stated| &stated.stamp),
+            product.category.as_ref().map(|stated| &stated.stamp),
+            product.price.as_ref().map(|stated| &stated.stamp),
+            product.stock.as_ref().map(|stated| &stated.stamp),
+            product.image_url.as_ref().map(|stated| &stated.stamp),
+        ];
+        for stamp in others.into_iter().flatten() {
+            if !stamps.contains(&stamp) {
+                stamps.push(stamp);
+            }
+        }
+        // Every event says whether it is a charge, so the latest comes first.
+        for (turn, stamp) in stamps.into_iter().enumerate() {
+            match turn {
+                0 => rows.push(row(stamp)),
+                _ => later.entry(turn).or_default().push(row(stamp)),
             }
         }
     }
-    let mut rows: Vec<Row<'_>> = seen.iter().collect();
-    rows.sort_unstable_by_key(|(key, _)| *key);
-    if new > 0 && claim(conn, &rows).await? != new {
-        return Err(Failure::Again("another batch saw the same product first".into()));
+    // One statement takes each product once.
+    for mut rows in std::iter::once(rows).chain(later.into_values()) {
+        rows.sort_unstable_by_key(|row| (row.shop, row.item));
+        join_rows(conn, &rows).await?;
     }
-    write(conn, &rows).await
+    Ok(())
 }
 
-/// The stored rows, locked in key order.
-async fn read(
-    conn: &mut PgConnection,
-    keys: &[(Shop, Arc<str>)],
-) -> Result<Vec<((Shop, Arc<str>), Product)>, Failure> {
-    let rows = sqlx::query!(
-        r#"select p.shop, p.item, p.name, p.category, p.price_minor, p.currency, p.is_charge,
-                  p.name_time as "name_time: Instant", p.name_event,
-                  p.category_time as "category_time: Instant", p.category_event,
-                  p.price_time as "price_time: Instant", p.price_event,
-                  p.charge_time as "charge_time: Instant", p.charge_event, p.stock, p.image_url,
-                  p.stock_time as "stock_time: Instant", p.stock_event,
-                  p.image_time as "image_time: Instant", p.image_event
-           from unnest($1::text[], $2::text[]) as k(shop, item)
-           join dim_product as p on p.shop = k.shop and p.item = k.item
-           order by p.shop, p.item
-           for update of p"#,
-        column(keys, |(shop, _)| shop.as_str()) as _,
-        column(keys, |(_, item)| &**item) as _
-    )
-    .fetch_all(conn)
-    .await?;
-    rows.into_iter()
-        .map(|row| {
-            let price = row.price_minor.zip(shared(row.currency));
-            let charge = stamp(Some(row.charge_time), Some(row.charge_event));
-            let product = Product {
-                name: stated(shared(row.name), stamp(row.name_time, row.name_event)),
-                category: stated(shared(row.category), stamp(row.category_time, row.category_event)),
-                price: stated(price, stamp(row.price_time, row.price_event)),
-                is_charge: stated(Some(row.is_charge), charge)
-                    .ok_or_else(|| WarehouseError::Inconsistent("dim_product without charge_time".into()))?,
-                stock: stated(row.stock, stamp(row.stock_time, row.stock_event)),
-                image_url: stated(shared(row.image_url), stamp(row.image_time, row.image_event)),
-            };
-            Ok(((shop(row.shop)?, row.item.into()), product))
-        })
-        .collect()
-}
-
-fn stated<T>(value: Option<T>, stamp: Option<Stamp>) -> Option<Stated<T>> {
-    value.zip(stamp).map(|(value, stamp)| Stated { value, stamp })
-}
-
-/// Inserts the rows that are absent, so that they are locked as well; returns how many they were.
-async fn claim(conn: &mut PgConnection, rows: &[Row<'_>]) -> Result<usize, Failure> {
-    let inserted = sqlx::query!(
-        "insert into dim_product (shop, item, is_charge, charge_time, charge_event)
-         select * from unnest($1::text[], $2::text[], $3::boolean[], $4::timestamptz[], $5::text[])
-         on conflict do nothing",
-        column(rows, |((shop, _), _)| shop.as_str()) as _,
-        column(rows, |((_, item), _)| &**item) as _,
-        column(rows, |(_, product)| product.is_charge.value) as _,
-        column(rows, |(_, product)| Instant(product.is_charge.stamp.time)) as _,
-        column(rows, |(_, product)| &*product.is_charge.stamp.event_id) as _
-    )
-    .execute(conn)
-    .await?;
-    Ok(usize::try_from(inserted.rows_affected()).unwrap_or(usize::MAX))
-}
-
-async fn write(conn: &mut PgConnection, rows: &[Row<'_>]) -> Result<(), Failure> {
+/// As [`Product::merge`]: of each field the statement with the greatest (time, event, value) stays.
+async fn join_rows(conn: &mut PgConnection, rows: &[Row<'_>]) -> Result<(), Failure> {
     if rows.is_empty() {
         return Ok(());
     }
     sqlx::query!(
-        "update dim_product as p
-         set name = k.name, category = k.category, price_minor = k.price_minor, currency = k.currency,
-             is_charge = k.is_charge, name_time = k.name_time, name_event = k.name_event,
-             category_time = k.category_time, category_event = k.category_event, price_time = k.price_time,
-             price_event = k.price_event, charge_time = k.charge_time, charge_event = k.charge_event,
-             stock = k.stock, image_url = k.image_url, stock_time = k.stock_time, stock_event = k.stock_event,
-             image_time = k.image_time, image_event = k.image_event
-         from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::boolean[],
-                     $8::timestamptz[], $9::text[], $10::timestamptz[], $11::text[], $12::timestamptz[], $13::text[],
-                     $14::timestamptz[], $15::text[], $16::bigint[], $17::text[], $18::timestamptz[], $19::text[],
-                     $20::timestamptz[], $21::text[])
-              as k(shop, item, name, category, price_minor, currency, is_charge, name_time, name_event, category_time,
-                   category_event, price_time, price_event, charge_time, charge_event, stock, image_url, stock_time,
-                   stock_event, image_time, image_event)
-         where p.shop = k.shop and p.item = k.item",
-        column(rows, |((shop, _), _)| shop.as_str()) as _,
-        column(rows, |((_, item), _)| &**item) as _,
-        column(rows, |(_, product)| product.name.as_ref().map(|name| &*name.value)) as _,
-        column(rows, |(_, product)| product.category.as_ref().map(|category| &*category.value)) as _,
-        column(rows, |(_, product)| product.price.as_ref().map(|price| price.value.0)) as _,
-        column(rows, |(_, product)| product.price.as_ref().map(|price| &*price.value.1)) as _,
-        column(rows, |(_, product)| product.is_charge.value) as _,
-        column(rows, |(_, product)| time(product.name.as_ref().map(|name| &name.stamp))) as _,
-        column(rows, |(_, product)| event(product.name.as_ref().map(|name| &name.stamp))) as _,
-        column(rows, |(_, product)| time(product.category.as_ref().map(|category| &category.stamp))) as _,
-        column(rows, |(_, product)| event(product.category.as_ref().map(|category| &category.stamp))) as _,
-        column(rows, |(_, product)| time(product.price.as_ref().map(|price| &price.stamp))) as _,
-        column(rows, |(_, product)| event(product.price.as_ref().map(|price| &price.stamp))) as _,
-        column(rows, |(_, product)| Instant(product.is_charge.stamp.time)) as _,
-        column(rows, |(_, product)| &*product.is_charge.stamp.event_id) as _,
-        column(rows, |(_, product)| product.stock.as_ref().map(|stock| stock.value)) as _,
-        column(rows, |(_, product)| product.image_url.as_ref().map(|url| &*url.value)) as _,
-        column(rows, |(_, product)| time(product.stock.as_ref().map(|stock| &stock.stamp))) as _,
-        column(rows, |(_, product)| event(product.stock.as_ref().map(|stock| &stock.stamp))) as _,
-        column(rows, |(_, product)| time(product.image_url.as_ref().map(|url| &url.stamp))) as _,
-        column(rows, |(_, product)| event(product.image_url.as_ref().map(|url| &url.stamp))) as _
+        r#"insert into dim_product as p (shop, item, name, category, price_minor, currency, is_charge, name_time, name_event,
+                                         category_time, category_event, price_time, price_event, charge_time,
+                                         charge_event, stock, image_url, stock_time, stock_event, image_time,
+                                         image_event)
+           select k.shop, k.item, k.name, k.category, k.price_minor, k.currency, coalesce(k.is_charge, false),
+                  case when k.name is not null then k.time end, case when k.name is not null then k.event end,
+                  case when k.category is not null then k.time end, case when k.category is not null then k.event end,
+                  case when k.price_minor is not null then k.time end,
+                  case when k.price_minor is not null then k.event end,
+                  k.time, k.event, k.stock, k.image_url,
+                  case when k.stock is not null then k.time end, case when k.stock is not null then k.event end,
+                  case when k.image_url is not null then k.time end, case when k.image_url is not null then k.event end
+           from (select unnest($1::text[]) as shop, unnest($2::text[]) as item, unnest($3::timestamptz[]) as time,
+                        unnest($4::text[]) as event, unnest($5::text[]) as name, unnest($6::text[]) as category,
+                        unnest($7::bigint[]) as price_minor, unnest($8::text[]) as currency,
+                        unnest($9::boolean[]) as is_charge, unnest($10::bigint[]) as stock,
+                        unnest($11::text[]) as image_url) as k
+           on conflict (shop, item) do update set
+               name = case when p.name_time is null or (excluded.name_time, excluded.name_event, excluded.name collate "C")
+                   > (p.name_time, p.name_event, p.name collate "C")
+                   then excluded.name else p.name end,
+               name_time = case when p.name_time is null or (excluded.name_time, excluded.name_event, excluded.name collate "C")
+                   > (p.name_time, p.name_event, p.name collate "C")
+                   then excluded.name_time else p.name_time end,
+               name_event = case when p.name_time is null or (excluded.name_time, excluded.name_event, excluded.name collate "C")
+                   > (p.name_time, p.name_event, p.name collate "C")
+                   then excluded.name_event else p.name_event end,
+               category = case when p.category_time is null or (excluded.category_time, excluded.category_event, excluded.category collate "C")
+                   > (p.category_time, p.category_event, p.category collate "C")
+                   then excluded.category else p.category end,
+               category_time = case when p.category_time is null or (excluded.category_time, excluded.category_event, excluded.category collate "C")
+                   > (p.category_time, p.category_event, p.category collate "C")
+                   then excluded.category_time else p.category_time end,
+               category_event = case when p.category_time is null or (excluded.category_time, excluded.category_event, excluded.category collate "C")
+                   > (p.category_time, p.category_event, p.category collate "C")
+                   then excluded.category_event else p.category_event end,
+               price_minor = case when p.price_time is null or (excluded.price_time, excluded.price_event, excluded.price_minor, excluded.currency collate "C")
+                   > (p.price_time, p.price_event, p.price_minor, p.currency collate "C")
+                   then excluded.price_minor else p.price_minor end,
+               currency = case when p.price_time is null or (excluded.price_time, excluded.price_event, excluded.price_minor, excluded.currency collate "C")
+                   > (p.price_time, p.price_event, p.price_minor, p.currency collate "C")
+                   then excluded.currency else p.currency end,
+               price_time = case when p.price_time is null or (excluded.price_time, excluded.price_event, excluded.price_minor, excluded.currency collate "C")
+                   > (p.price_time, p.price_event, p.price_minor, p.currency collate "C")
+                   then excluded.price_time else p.price_time end,
+               price_event = case when p.price_time is null or (excluded.price_time, excluded.price_event, excluded.price_minor, excluded.currency collate "C")
+                   > (p.price_time, p.price_event, p.price_minor, p.currency collate "C")
+                   then excluded.price_event else p.price_event end,
+               is_charge = case when p.charge_time is null or (excluded.charge_time, excluded.charge_event, excluded.is_charge)
+                   > (p.charge_time, p.charge_event, p.is_charge)
+                   then excluded.is_charge else p.is_charge end,
+               charge_time = case when p.charge_time is null or (excluded.charge_time, excluded.charge_event, excluded.is_charge)
+                   > (p.charge_time, p.charge_event, p.is_charge)
+                   then excluded.charge_time else p.charge_time end,
+               charge_event = case when p.charge_time is null or (excluded.charge_time, excluded.charge_event, excluded.is_charge)
+                   > (p.charge_time, p.charge_event, p.is_charge)
+                   then excluded.charge_event else p.charge_event end,
+               stock = case when p.stock_time is null or (excluded.stock_time, excluded.stock_event, excluded.stock)
+                   > (p.stock_time, p.stock_event, p.stock)
+                   then excluded.stock else p.stock end,
+               stock_time = case when p.stock_time is null or (excluded.stock_time, excluded.stock_event, excluded.stock)
+                   > (p.stock_time, p.stock_event, p.stock)
+                   then excluded.stock_time else p.stock_time end,
+               stock_event = case when p.stock_time is null or (excluded.stock_time, excluded.stock_event, excluded.stock)
+                   > (p.stock_time, p.stock_event, p.stock)
+                   then excluded.stock_event else p.stock_event end,
+               image_url = case when p.image_time is null or (excluded.image_time, excluded.image_event, excluded.image_url collate "C")
+                   > (p.image_time, p.image_event, p.image_url collate "C")
+                   then excluded.image_url else p.image_url end,
+               image_time = case when p.image_time is null or (excluded.image_time, excluded.image_event, excluded.image_url collate "C")
+                   > (p.image_time, p.image_event, p.image_url collate "C")
+                   then excluded.image_time else p.image_time end,
+               image_event = case when p.image_time is null or (excluded.image_time, excluded.image_event, excluded.image_url collate "C")
+                   > (p.image_time, p.image_event, p.image_url collate "C")
+                   then excluded.image_event else p.image_event end"#,
+        column(rows, |row| row.shop.as_str()) as _,
+        column(rows, |row| row.item) as _,
+        column(rows, |row| Instant(row.stamp.time)) as _,
+        column(rows, |row| &*row.stamp.event_id) as _,
+        column(rows, |row| row.said(row.product.name.as_ref()).map(|name| &**name)) as _,
+        column(rows, |row| row.said(row.product.category.as_ref()).map(|category| &**category)) as _,
+        column(rows, |row| row.said(row.product.price.as_ref()).map(|price| price.0)) as _,
+        column(rows, |row| row.said(row.product.price.as_ref()).map(|price| &*price.1)) as _,
+        column(rows, |row| row.said(Some(&row.product.is_charge)).copied()) as _,
+        column(rows, |row| row.said(row.product.stock.as_ref()).copied()) as _,
+        column(rows, |row| row.said(row.product.image_url.as_ref()).map(|url| &**url)) as _
     )
     .execute(conn)
     .await?;

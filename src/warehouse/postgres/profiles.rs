@@ -6,11 +6,11 @@ use sqlx::PgConnection;
 use super::error::{Failure, integer, natural};
 use super::rows::{Instant, column};
 use crate::domain::ids::{Shop, SubjectId};
-use crate::domain::profile::{AsOf, ProfilePart, Version};
+use crate::domain::profile::{AsOf, Document, ProfilePart, Version};
 use crate::warehouse::batch::Written;
-use crate::warehouse::fold::Map;
-use crate::warehouse::fold::parts::Parts;
+use crate::warehouse::fold::parts::{Kept, Parts};
 use crate::warehouse::fold::people::People;
+use crate::warehouse::fold::{Map, Set};
 use crate::warehouse::{Change, WarehouseError};
 
 /// A row of `customer_profile`, as it is read by key.
@@ -80,26 +80,31 @@ pub(super) async fn changes(
         .collect()
 }
 
-/// Locks the parts of `subjects`, which are in order, and reads them. Absent rows are inserted empty, so that an
-/// identity is locked before it did anything.
+/// The locked rows: where each part is kept, and the bytes of those kept apart.
+#[derive(Debug, Default)]
+pub(super) struct Locked {
+    rows: Map<SubjectId, Option<Vec<u8>>>,
+}
+
+/// Locks the parts of `subjects`, which are in order. Absent rows are inserted, so that an identity is locked before it
+/// did anything.
 pub(super) async fn lock_parts(
     conn: &mut PgConnection,
     subjects: &[(&Shop, &SubjectId)],
-) -> Result<Parts, Failure> {
-    let mut parts = Parts::default();
-    let mut found = lock_stored(conn, subjects, &mut parts).await?;
-    found.sort_unstable();
+) -> Result<Locked, Failure> {
+    let mut locked = Locked::default();
+    lock_stored(conn, subjects, &mut locked).await?;
+    if locked.rows.len() == subjects.len() {
+        return Ok(locked);
+    }
     let absent: Vec<(&Shop, &SubjectId)> = subjects
         .iter()
-        .filter(|(_, subject)| found.binary_search(subject).is_err())
+        .filter(|(_, subject)| !locked.rows.contains_key(*subject))
         .copied()
         .collect();
-    if absent.is_empty() {
-        return Ok(parts);
-    }
     let inserted = sqlx::query!(
-        "insert into profile_part (shop, subject, part)
-         select shop, subject, '' from unnest($1::text[], $2::text[]) as k(shop, subject)
+        "insert into profile_part (shop, subject, part, in_document)
+         select shop, subject, '', true from (select unnest($1::text[]) as shop, unnest($2::text[]) as subject) as k
          on conflict do nothing",
         column(&absent, |(shop, _)| shop.as_str()) as _,
         column(&absent, |(_, subject)| subject.as_str()) as _
@@ -108,141 +113,261 @@ pub(super) async fn lock_parts(
     .await?;
     if usize::try_from(inserted.rows_affected()) != Ok(absent.len()) {
         // Another batch inserted some and has committed since.
-        lock_stored(conn, &absent, &mut parts).await?;
+        lock_stored(conn, &absent, &mut locked).await?;
     }
-    Ok(parts)
+    for (_, subject) in absent {
+        locked.rows.entry(subject.clone()).or_insert(None);
+    }
+    Ok(locked)
 }
 
-/// Locks the rows that are there, in key order; adds those that say something. Returns all that were there.
+/// Locks the rows that are there, in key order.
 async fn lock_stored(
     conn: &mut PgConnection,
     subjects: &[(&Shop, &SubjectId)],
-    parts: &mut Parts,
-) -> Result<Vec<SubjectId>, Failure> {
+    locked: &mut Locked,
+) -> Result<(), Failure> {
     let rows = sqlx::query!(
-        "select p.subject, p.part from unnest($1::text[]) as k(subject)
-         join profile_part as p on p.subject = k.subject
-         order by p.subject
-         for update of p",
+        r#"select p.subject, case when not p.in_document then p.part end as part from (select unnest($1::text[]) as subject) as k
+           join profile_part as p on p.subject = k.subject
+           order by p.subject
+           for update of p"#,
         column(subjects, |(_, subject)| subject.as_str()) as _
     )
     .fetch_all(conn)
     .await?;
-    let mut found = Vec::with_capacity(rows.len());
     for row in rows {
-        let subject = SubjectId::from_stored(&row.subject);
-        if !row.part.is_empty() {
-            let part = ProfilePart::decode(&row.part)
-                .map_err(|error| WarehouseError::Inconsistent(format!("profile_part: {error}").into()))?;
-            parts.add_stored(subject.clone(), part);
-        }
-        found.push(subject);
+        locked.rows.insert(SubjectId::from_stored(&row.subject), row.part);
     }
-    Ok(found)
+    Ok(())
 }
 
-/// Writes the parts that changed; all are locked, so all are there.
-pub(super) async fn write_parts(conn: &mut PgConnection, parts: &Parts) -> Result<(), Failure> {
-    let changed = parts.changed();
-    if changed.is_empty() {
+/// What is stored of one subject's document before a batch.
+#[derive(Debug, Default)]
+pub(super) struct Former {
+    /// By subject, the document's number and how far it was folded.
+    pub(super) progress: Map<SubjectId, (u64, AsOf)>,
+    pub(super) parts: Parts,
+}
+
+/// Reads the parts of `subjects`, all of which are `locked`, and how far their documents were folded. A statement of its own:
+/// the one that waits for the locks sees documents as they were before it waited.
+pub(super) async fn read(
+    conn: &mut PgConnection,
+    subjects: &[(&Shop, &SubjectId)],
+    mut locked: Locked,
+) -> Result<Former, Failure> {
+    let inconsistent = |what: &str, error: &dyn std::fmt::Display| {
+        WarehouseError::Inconsistent(format!("{what}: {error}").into())
+    };
+    let rows = sqlx::query!(
+        r#"select p.subject, p.n, case when not k.in_document then p.as_of::text end as as_of,
+                  case when k.in_document then p.document end as document
+           from (select unnest($1::text[]) as subject, unnest($2::boolean[]) as in_document) as k
+           join customer_profile as p on p.subject = k.subject"#,
+        column(subjects, |(_, subject)| subject.as_str()) as _,
+        column(subjects, |(_, subject)| matches!(
+            locked.rows.get(*subject),
+            Some(None)
+        )) as _
+    )
+    .fetch_all(conn)
+    .await?;
+    let mut former = Former::default();
+    for row in rows {
+        let subject = SubjectId::from_stored(&row.subject);
+        let as_of = match (row.document, row.as_of) {
+            (Some(document), _) => {
+                let document = Document::decode(&document)
+                    .map_err(|error| inconsistent("customer_profile.document", &error))?;
+                locked.rows.remove(&subject);
+                former
+                    .parts
+                    .add_stored(subject.clone(), document.part, Kept::InDocument);
+                document.as_of
+            }
+            (None, Some(as_of)) => serde_json::from_str(&as_of)
+                .map_err(|error| inconsistent("customer_profile.as_of", &error))?,
+            (None, None) => AsOf::default(),
+        };
+        former.progress.insert(subject, (natural(row.n)?, as_of));
+    }
+    for (subject, part) in locked.rows {
+        let (part, kept) = match part.as_deref() {
+            // There is no document yet.
+            None => (ProfilePart::default(), Kept::InDocument),
+            // Locked by a former version, and did nothing.
+            Some([]) => (ProfilePart::default(), Kept::Apart),
+            Some(part) => {
+                let part = ProfilePart::decode(part).map_err(|error| inconsistent("profile_part", &error))?;
+                (part, Kept::Apart)
+            }
+        };
+        former.parts.add_stored(subject, part, kept);
+    }
+    Ok(former)
+}
+
+/// Writes where parts are kept now; all are locked, so all are there.
+pub(super) async fn write_parts(
+    conn: &mut PgConnection,
+    parts: &[(SubjectId, Option<Vec<u8>>)],
+) -> Result<(), Failure> {
+    if parts.is_empty() {
         return Ok(());
     }
     sqlx::query!(
-        "update profile_part as p set part = k.part
-         from unnest($1::text[], $2::bytea[]) as k(subject, part)
+        "update profile_part as p set part = coalesce(k.part, ''), in_document = k.part is null
+         from (select unnest($1::text[]) as subject, unnest($2::bytea[]) as part) as k
          where p.subject = k.subject",
-        column(&changed, |(subject, _)| subject.as_str()) as _,
-        column(&changed, |(_, part)| part.encode()) as _
+        column(parts, |(subject, _)| subject.as_str()) as _,
+        column(parts, |(_, part)| part.as_deref()) as _
     )
     .execute(conn)
     .await?;
     Ok(())
 }
 
-/// The numbers of the stored documents of `subjects`, and how far they were folded.
-pub(super) async fn read_progress(
-    conn: &mut PgConnection,
-    subjects: &[&SubjectId],
-) -> Result<Map<SubjectId, (u64, AsOf)>, Failure> {
-    let rows = sqlx::query!(
-        r#"select p.subject, p.n, p.as_of::text as "as_of!" from unnest($1::text[]) as k(subject)
-           join customer_profile as p on p.subject = k.subject"#,
-        column(subjects, |subject| subject.as_str()) as _
-    )
-    .fetch_all(conn)
-    .await?;
-    let mut progress = Map::default();
-    for row in rows {
-        let as_of = serde_json::from_str(&row.as_of).map_err(|error| {
-            WarehouseError::Inconsistent(format!("customer_profile.as_of: {error}").into())
-        })?;
-        progress.insert(SubjectId::from_stored(&row.subject), (natural(row.n)?, as_of));
-    }
-    Ok(progress)
+/// A document as one row.
+struct Row<'d> {
+    shop: &'d Shop,
+    written: &'d Written,
+    epoch: i64,
+    n: i64,
+    as_of: String,
+    change_seq: i64,
 }
 
 /// Writes documents; the first one gets the change number after `change_seq`. Returns the last one given.
+///
+/// All parts are locked, so whether a document is `stored` is known, and an update alone is much cheaper than an insert that meets
+/// a row.
 pub(super) async fn write_documents(
     conn: &mut PgConnection,
     documents: &[Written],
+    stored: &Set<SubjectId>,
     people: &People,
     partition: u16,
     change_seq: i64,
 ) -> Result<i64, Failure> {
-    if documents.is_empty() {
-        return Ok(change_seq);
-    }
-    let mut rows = Vec::with_capacity(documents.len());
-    for (written, change) in documents.iter().zip(change_seq.saturating_add(1)..) {
+    let (mut former, mut new) = (Vec::with_capacity(documents.len()), Vec::new());
+    let mut last = change_seq;
+    for written in documents {
+        last = last.saturating_add(1);
         let Version { epoch, n } = written.document.version;
-        let shop = people
-            .shop(&written.subject)
-            .ok_or_else(|| WarehouseError::Inconsistent("a document of no shop".into()))?;
-        let as_of = serde_json::to_string(&written.document.as_of)
-            .map_err(|error| WarehouseError::Rejected(error.to_string().into()))?;
-        rows.push((shop, written, integer(epoch)?, integer(n)?, as_of, change));
+        let row = Row {
+            shop: people
+                .shop(&written.subject)
+                .ok_or_else(|| WarehouseError::Inconsistent("a document of no shop".into()))?,
+            written,
+            epoch: integer(epoch)?,
+            n: integer(n)?,
+            as_of: serde_json::to_string(&written.document.as_of)
+                .map_err(|error| WarehouseError::Rejected(error.to_string().into()))?,
+            change_seq: last,
+        };
+        match stored.contains(&written.subject) {
+            true => former.push(row),
+            false => new.push(row),
+        }
     }
-    sqlx::query!(
+    if !former.is_empty() {
+        update(conn, partition, &former).await?;
+    }
+    if !new.is_empty() {
+        insert(conn, partition, &new).await?;
+    }
+    Ok(last)
+}
+
+/// Runs a statement whose parameters are the partition and the columns of the rows.
+macro_rules! run {
+    ($conn:expr, $partition:expr, $rows:expr, $sql:literal) => {
+        sqlx::query!(
+            $sql,
+            i32::from($partition),
+            column($rows, |row| row.shop.as_str()) as _,
+            column($rows, |row| row.written.subject.as_str()) as _,
+            column($rows, |row| row
+                .written
+                .document
+                .linked_user
+                .as_ref()
+                .map(SubjectId::as_str)) as _,
+            column($rows, |row| row.epoch) as _,
+            column($rows, |row| row.n) as _,
+            column($rows, |row| row.change_seq) as _,
+            column($rows, |row| row.written.document.part.first_seen().map(Instant)) as _,
+            column($rows, |row| row.written.document.part.last_seen().map(Instant)) as _,
+            column($rows, |row| row.written.document.part.last_order().map(Instant)) as _,
+            column($rows, |row| row.written.document.part.orders()) as _,
+            column($rows, |row| row.written.document.part.cancelled_orders()) as _,
+            column($rows, |row| row.written.document.part.refunds()) as _,
+            column($rows, |row| row.written.document.part.main_currency()) as _,
+            column($rows, |row| in_main(
+                &row.written.document.part,
+                ProfilePart::revenue_minor
+            )) as _,
+            column($rows, |row| in_main(
+                &row.written.document.part,
+                ProfilePart::refunded_minor
+            )) as _,
+            column($rows, |row| row.written.bytes.as_slice()) as _,
+            column($rows, |row| row.as_of.as_str()) as _
+        )
+        .execute($conn)
+        .await
+    };
+}
+
+async fn update(conn: &mut PgConnection, partition: u16, rows: &[Row<'_>]) -> Result<(), Failure> {
+    let updated = run!(
+        conn,
+        partition,
+        rows,
+        "update customer_profile as p
+         set linked_user_id = k.linked_user_id, epoch = k.epoch, n = k.n, partition = $1::int,
+             change_seq = k.change_seq, as_of = k.as_of::json, first_seen = k.first_seen, last_seen = k.last_seen,
+             last_order = k.last_order, orders = k.orders, cancelled_orders = k.cancelled_orders, refunds = k.refunds,
+             currency = k.currency, revenue_minor = k.revenue_minor, refunded_minor = k.refunded_minor,
+             document = k.document
+         from (select unnest($2::text[]) as shop, unnest($3::text[]) as subject, unnest($4::text[]) as linked_user_id,
+                      unnest($5::bigint[]) as epoch, unnest($6::bigint[]) as n, unnest($7::bigint[]) as change_seq,
+                      unnest($8::timestamptz[]) as first_seen, unnest($9::timestamptz[]) as last_seen,
+                      unnest($10::timestamptz[]) as last_order, unnest($11::bigint[]) as orders,
+                      unnest($12::bigint[]) as cancelled_orders, unnest($13::bigint[]) as refunds,
+                      unnest($14::text[]) as currency, unnest($15::bigint[]) as revenue_minor,
+                      unnest($16::bigint[]) as refunded_minor, unnest($17::bytea[]) as document,
+                      unnest($18::text[]) as as_of) as k
+         where p.subject = k.subject"
+    )?;
+    match usize::try_from(updated.rows_affected()) == Ok(rows.len()) {
+        true => Ok(()),
+        false => Err(Failure::Again("a document is gone".into())),
+    }
+}
+
+async fn insert(conn: &mut PgConnection, partition: u16, rows: &[Row<'_>]) -> Result<(), Failure> {
+    run!(
+        conn,
+        partition,
+        rows,
         "insert into customer_profile (shop, subject, linked_user_id, epoch, n, partition, change_seq, as_of,
                                        first_seen, last_seen, last_order, orders, cancelled_orders, refunds, currency,
                                        revenue_minor, refunded_minor, document)
          select k.shop, k.subject, k.linked_user_id, k.epoch, k.n, $1::int, k.change_seq, k.as_of::json,
-                k.first_seen, k.last_seen, k.last_order, k.orders, k.cancelled_orders, k.refunds, k.currency, k.revenue_minor, k.refunded_minor,
-                k.document
-         from unnest($2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[],
-                     $8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::bigint[], $12::bigint[],
-                     $13::bigint[], $14::text[], $15::bigint[], $16::bigint[], $17::bytea[], $18::text[])
-              as k(shop, subject, linked_user_id, epoch, n, change_seq, first_seen, last_seen, last_order, orders,
-                   cancelled_orders, refunds, currency, revenue_minor, refunded_minor, document, as_of)
-         on conflict (subject, shop) do update set linked_user_id = excluded.linked_user_id,
-             epoch = excluded.epoch, n = excluded.n, partition = excluded.partition,
-             change_seq = excluded.change_seq, as_of = excluded.as_of, first_seen = excluded.first_seen, last_seen = excluded.last_seen,
-             last_order = excluded.last_order, orders = excluded.orders,
-             cancelled_orders = excluded.cancelled_orders, refunds = excluded.refunds, currency = excluded.currency,
-             revenue_minor = excluded.revenue_minor, refunded_minor = excluded.refunded_minor,
-             document = excluded.document",
-        i32::from(partition),
-        column(&rows, |(shop, ..)| shop.as_str()) as _,
-        column(&rows, |(_, written, ..)| written.subject.as_str()) as _,
-        column(&rows, |(_, written, ..)| written.document.linked_user.as_ref().map(SubjectId::as_str)) as _,
-        column(&rows, |(_, _, epoch, ..)| *epoch) as _,
-        column(&rows, |(_, _, _, n, ..)| *n) as _,
-        column(&rows, |(.., change)| *change) as _,
-        column(&rows, |(_, written, ..)| written.document.part.first_seen().map(Instant)) as _,
-        column(&rows, |(_, written, ..)| written.document.part.last_seen().map(Instant)) as _,
-        column(&rows, |(_, written, ..)| written.document.part.last_order().map(Instant)) as _,
-        column(&rows, |(_, written, ..)| written.document.part.orders()) as _,
-        column(&rows, |(_, written, ..)| written.document.part.cancelled_orders()) as _,
-        column(&rows, |(_, written, ..)| written.document.part.refunds()) as _,
-        column(&rows, |(_, written, ..)| written.document.part.main_currency()) as _,
-        column(&rows, |(_, written, ..)| in_main(&written.document.part, ProfilePart::revenue_minor)) as _,
-        column(&rows, |(_, written, ..)| in_main(&written.document.part, ProfilePart::refunded_minor)) as _,
-        column(&rows, |(_, written, ..)| written.bytes.as_slice()) as _,
-        column(&rows, |(.., as_of, _)| as_of.as_str()) as _
-    )
-    .execute(conn)
-    .await?;
-    Ok(rows.last().map_or(change_seq, |(.., change)| *change))
+                k.first_seen, k.last_seen, k.last_order, k.orders, k.cancelled_orders, k.refunds, k.currency,
+                k.revenue_minor, k.refunded_minor, k.document
+         from (select unnest($2::text[]) as shop, unnest($3::text[]) as subject, unnest($4::text[]) as linked_user_id,
+                      unnest($5::bigint[]) as epoch, unnest($6::bigint[]) as n, unnest($7::bigint[]) as change_seq,
+                      unnest($8::timestamptz[]) as first_seen, unnest($9::timestamptz[]) as last_seen,
+                      unnest($10::timestamptz[]) as last_order, unnest($11::bigint[]) as orders,
+                      unnest($12::bigint[]) as cancelled_orders, unnest($13::bigint[]) as refunds,
+                      unnest($14::text[]) as currency, unnest($15::bigint[]) as revenue_minor,
+                      unnest($16::bigint[]) as refunded_minor, unnest($17::bytea[]) as document,
+                      unnest($18::text[]) as as_of) as k"
+    )?;
+    Ok(())
 }
 
 /// An amount in the part's main currency.

@@ -31,8 +31,9 @@ pub(super) async fn insert(
                                  quarantined_at)
          select $1::text::uuid, $2::int, k.log_offset, k.code, k.detail, k.shop, k.event_id, k.event::json, k.record,
                 $3
-         from unnest($4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::bytea[])
-              as k(log_offset, code, detail, shop, event_id, event, record)
+         from (select unnest($4::bigint[]) as log_offset, unnest($5::text[]) as code, unnest($6::text[]) as detail,
+                      unnest($7::text[]) as shop, unnest($8::text[]) as event_id, unnest($9::text[]) as event,
+                      unnest($10::bytea[]) as record) as k
          on conflict do nothing",
         position.log_id.to_string(),
         i32::from(position.partition),

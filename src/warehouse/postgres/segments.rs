@@ -30,7 +30,7 @@ pub(super) async fn update(
 
 async fn read(conn: &mut PgConnection, documents: &[Written]) -> Result<Vec<Membership>, Failure> {
     let rows = sqlx::query!(
-        "select s.subject, s.segment from unnest($1::text[]) as k(subject)
+        "select s.subject, s.segment from (select unnest($1::text[]) as subject) as k
          join customer_segment as s on s.subject = k.subject",
         column(documents, |written| written.subject.as_str()) as _
     )
@@ -44,7 +44,7 @@ async fn read(conn: &mut PgConnection, documents: &[Written]) -> Result<Vec<Memb
 
 async fn delete(conn: &mut PgConnection, memberships: &[Membership]) -> Result<(), Failure> {
     sqlx::query!(
-        "delete from customer_segment as s using unnest($1::text[], $2::text[]) as k(subject, segment)
+        "delete from customer_segment as s using (select unnest($1::text[]) as subject, unnest($2::text[]) as segment) as k
          where s.subject = k.subject and s.segment = k.segment",
         column(memberships, |(subject, _)| subject.as_str()) as _,
         column(memberships, |(_, segment)| &**segment) as _
@@ -62,7 +62,7 @@ async fn insert(
     sqlx::query!(
         "insert into customer_segment (shop, subject, segment, since)
          select k.shop, k.subject, k.segment, $1
-         from unnest($2::text[], $3::text[], $4::text[]) as k(shop, subject, segment)",
+         from (select unnest($2::text[]) as shop, unnest($3::text[]) as subject, unnest($4::text[]) as segment) as k",
         Instant(now) as _,
         column(memberships, |(shop, _)| shop.as_str()) as _,
         column(memberships, |(_, (subject, _))| subject.as_str()) as _,

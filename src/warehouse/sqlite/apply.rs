@@ -40,7 +40,7 @@ pub(super) async fn apply(warehouse: &SqliteWarehouse, batch: &Batch<'_>) -> Res
     }
     identity::read(&mut tx, &mut people).await?;
     let before = Before::of(&mut people);
-    let mut parts = profiles::read_parts(&mut tx, &before.subjects(&people)).await?;
+    let profiles::Former { progress, mut parts } = profiles::read(&mut tx, &before.subjects(&people)).await?;
     let Folded { counted, unnamed } = fold(&effects, &mut orders, &mut people, &mut parts);
     quarantine::insert(&mut tx, &batch.next, &quarantined, &unnamed, batch.now).await?;
 
@@ -53,13 +53,11 @@ pub(super) async fn apply(warehouse: &SqliteWarehouse, batch: &Batch<'_>) -> Res
     products::join(&mut tx, products_seen(&counted)).await?;
     orders::write(&mut tx, &orders).await?;
     identity::write(&mut tx, &people).await?;
-    profiles::write_parts(&mut tx, &parts, &people).await?;
 
-    // Documents, each with its next version.
-    let folded = parts.documents(&before, &mut people);
-    let subjects: Vec<_> = folded.iter().map(|(subject, _)| subject).collect();
-    let former = profiles::read_progress(&mut tx, &subjects).await?;
-    let documents = next_versions(folded, former, warehouse.epoch, batch);
+    // Parts and documents, each document with its next version.
+    let folded = parts.outcome(&before, &mut people);
+    profiles::write_parts(&mut tx, folded.parts, &people).await?;
+    let documents = next_versions(folded.documents, progress, warehouse.epoch, batch);
     let change_seq = stored.map_or(0, |row| row.change_seq);
     let change_seq = profiles::write_documents(&mut tx, &documents, &people, partition, change_seq).await?;
 

@@ -9,7 +9,7 @@ use sqlx::sqlite::SqlitePool;
 use crate::warehouse::OpenError;
 
 /// Version, description, text. Append only.
-const MIGRATIONS: [(i64, &str, &str); 6] = [
+const MIGRATIONS: [(i64, &str, &str); 7] = [
     (
         1,
         "star schema",
@@ -39,6 +39,11 @@ const MIGRATIONS: [(i64, &str, &str); 6] = [
         7,
         "order indexes",
         include_str!("../../../migrations/sqlite/0007_order_indexes.sql"),
+    ),
+    (
+        8,
+        "lane",
+        include_str!("../../../migrations/sqlite/0008_lane.sql"),
     ),
 ];
 

@@ -6,10 +6,10 @@ use sqlx::sqlite::SqliteConnection;
 use super::error::{integer, natural};
 use super::rows::{Insert, fetch_packed, json, unhex};
 use crate::domain::ids::SubjectId;
-use crate::domain::profile::{AsOf, ProfilePart, Version};
+use crate::domain::profile::{AsOf, Document, ProfilePart, Version};
 use crate::warehouse::batch::Written;
 use crate::warehouse::fold::Map;
-use crate::warehouse::fold::parts::Parts;
+use crate::warehouse::fold::parts::{Kept, Parts};
 use crate::warehouse::fold::people::People;
 use crate::warehouse::{Change, WarehouseError};
 
@@ -65,70 +65,103 @@ pub(super) async fn changes(
         .collect()
 }
 
-/// Reads the parts of `subjects` that are stored.
-pub(super) async fn read_parts(
+/// What is stored of profiles before a batch.
+#[derive(Debug, Default)]
+pub(super) struct Former {
+    /// By subject, the document's number and how far it was folded.
+    pub(super) progress: Map<SubjectId, (u64, AsOf)>,
+    pub(super) parts: Parts,
+}
+
+/// A subject, whether its part is in its document (`None`: it has none), the part apart and the document with the part, both in hex,
+/// the document's number, and how far a document without the part was folded.
+type Row = (
+    SubjectId,
+    Option<u8>,
+    Option<String>,
+    Option<String>,
+    Option<u64>,
+    Option<AsOf>,
+);
+
+/// Reads the parts of `subjects`, and how far their documents were folded.
+pub(super) async fn read(
     conn: &mut SqliteConnection,
     subjects: &[SubjectId],
-) -> Result<Parts, WarehouseError> {
-    let rows: Vec<(SubjectId, String)> = fetch_packed(
+) -> Result<Former, WarehouseError> {
+    let rows: Vec<Row> = fetch_packed(
         conn,
-        "select json_group_array(json_array(p.subject, hex(p.part))) from json_each(?1) as k
-         cross join profile_part as p on p.subject = k.value",
+        "select json_group_array(json_array(k.value, p.in_document,
+                                            case when not p.in_document then hex(p.part) end,
+                                            case when p.in_document then hex(c.document) end, c.n,
+                                            case when p.in_document is not 1 then json(c.as_of) end))
+         from json_each(?1) as k
+         left join profile_part as p on p.subject = k.value
+         left join customer_profile as c on c.subject = k.value
+         where p.subject is not null or c.subject is not null",
         subjects,
     )
     .await?;
-    let mut parts = Parts::default();
-    for (subject, hex) in rows {
-        let part = ProfilePart::decode(&unhex(&hex)?)
-            .map_err(|error| WarehouseError::Inconsistent(format!("profile_part: {error}").into()))?;
-        parts.add_stored(subject, part);
+    let inconsistent = |what: &str, error: &dyn std::fmt::Display| {
+        WarehouseError::Inconsistent(format!("{what}: {error}").into())
+    };
+    let mut former = Former::default();
+    for (subject, in_document, part, document, n, as_of) in rows {
+        let mut as_of = as_of.unwrap_or_default();
+        match (in_document, part, document) {
+            (None, ..) => {}
+            (_, Some(part), _) => {
+                let part = ProfilePart::decode(&unhex(&part)?)
+                    .map_err(|error| inconsistent("profile_part", &error))?;
+                former.parts.add_stored(subject.clone(), part, Kept::Apart);
+            }
+            (_, None, Some(document)) => {
+                let document = Document::decode(&unhex(&document)?)
+                    .map_err(|error| inconsistent("customer_profile.document", &error))?;
+                as_of = document.as_of;
+                former
+                    .parts
+                    .add_stored(subject.clone(), document.part, Kept::InDocument);
+            }
+            (_, None, None) => {
+                former
+                    .parts
+                    .add_stored(subject.clone(), ProfilePart::default(), Kept::InDocument);
+            }
+        }
+        if let Some(n) = n {
+            former.progress.insert(subject, (n, as_of));
+        }
     }
-    Ok(parts)
+    Ok(former)
 }
 
 const WRITE_PARTS: Insert = Insert {
-    into: "insert into profile_part (shop, subject, part)",
-    columns: 3,
-    then: "on conflict (subject, shop) do update set part = excluded.part",
+    into: "insert into profile_part (shop, subject, part, in_document)",
+    columns: 4,
+    then: "on conflict (subject, shop) do update set part = excluded.part, in_document = excluded.in_document",
 };
 
-/// Writes the parts that changed.
+/// Writes where parts are kept now.
 pub(super) async fn write_parts(
     conn: &mut SqliteConnection,
-    parts: &Parts,
+    parts: Vec<(SubjectId, Option<Vec<u8>>)>,
     people: &People,
 ) -> Result<(), WarehouseError> {
-    let changed = parts.changed().into_iter();
-    let rows: Vec<_> = changed
-        .filter_map(|(subject, part)| Some((people.shop(subject)?, subject, part)))
-        .collect();
+    let mut rows = Vec::with_capacity(parts.len());
+    for (subject, part) in &parts {
+        let shop = people
+            .shop(subject)
+            .ok_or_else(|| WarehouseError::Inconsistent("a part of no shop".into()))?;
+        rows.push((shop, subject, part.as_deref()));
+    }
     WRITE_PARTS
         .run(conn, &rows, |(shop, subject, part), values| {
-            values
-                .push_shop(shop)
-                .push_subject(Some(subject))
-                .push(part.encode());
+            values.push_shop(shop).push_subject(Some(subject));
+            values.push(part.unwrap_or_default()).push(part.is_none());
         })
         .await?;
     Ok(())
-}
-
-/// The numbers of the stored documents of `subjects`, and how far they were folded.
-pub(super) async fn read_progress(
-    conn: &mut SqliteConnection,
-    subjects: &[&SubjectId],
-) -> Result<Map<SubjectId, (u64, AsOf)>, WarehouseError> {
-    let rows: Vec<(SubjectId, u64, AsOf)> = fetch_packed(
-        conn,
-        "select json_group_array(json_array(p.subject, p.n, json(p.as_of))) from json_each(?1) as k
-         cross join customer_profile as p on p.subject = k.value",
-        subjects,
-    )
-    .await?;
-    Ok(rows
-        .into_iter()
-        .map(|(subject, n, as_of)| (subject, (n, as_of)))
-        .collect())
 }
 
 const WRITE_DOCUMENTS: Insert = Insert {

@@ -20,7 +20,7 @@ async fn a_session_lost_in_the_commit_leaves_the_outcome_unknown() {
         "create function die() returns trigger language plpgsql as $$ begin
              perform pg_terminate_backend(pg_backend_pid()); return null; end $$;
          create constraint trigger lost after insert on event_seen deferrable initially deferred
-             for each row when (new.event_id = 'deadly') execute function die()",
+             for each row when (new.digest = event_digest('acme/live', 'deadly')) execute function die()",
     )
     .await
     .unwrap();

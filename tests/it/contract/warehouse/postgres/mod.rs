@@ -10,7 +10,8 @@ use cartwright::warehouse::{self, OpenError, Warehouse, WarehouseConfig};
 use sqlx::{AssertSqlSafe, Row as _};
 use tokio::sync::OnceCell;
 
-use super::Backend;
+use super::effects::{guest, linked, user, viewed};
+use super::{Backend, Lane};
 use crate::support::postgres::Database;
 
 #[derive(Default)]
@@ -113,4 +114,36 @@ async fn every_table_and_column_says_what_it_holds() {
     .await
     .unwrap();
     assert_eq!(silent, [""; 0]);
+}
+
+#[tokio::test]
+async fn an_event_is_remembered_under_the_digest_that_sql_knows() {
+    let backend = Postgres::default();
+    let mut lane = Lane::new(&backend).await;
+    lane.apply(&[viewed("e1", 1_000, &guest("ann"), "sku1")]).await;
+    let known = "select count(*) from event_seen where digest = event_digest('acme/live', 'e1')";
+    assert_eq!(backend.integers(known).await, [1]);
+}
+
+#[tokio::test]
+async fn a_part_stored_apart_by_a_former_version_goes_on_counting_and_moves_into_the_document() {
+    let backend = Postgres::default();
+    let (ann, cyd) = (guest("ann"), user("cyd"));
+    let mut lane = Lane::new(&backend).await;
+    lane.apply(&[viewed("e1", 1_000, &ann, "sku1"), linked("l1", 2_000, &ann, &cyd)])
+        .await;
+    let part = lane.document(&ann).await.unwrap().part.encode();
+    let mut conn = backend.database().await.connect().await;
+    sqlx::query("update profile_part set part = $2, in_document = false where subject = $1 and in_document")
+        .bind(ann.as_str())
+        .bind(part)
+        .execute(&mut conn)
+        .await
+        .unwrap();
+    let before = lane.document(&cyd).await.unwrap().part.events();
+    lane.apply(&[viewed("e2", 3_000, &ann, "sku2")]).await;
+    assert_eq!(lane.document(&cyd).await.unwrap().part.events(), before + 1);
+    // Hers is not what her document says, which holds his as well.
+    let apart = "select count(*) from profile_part where in_document = (subject like 'u:%')";
+    assert_eq!(backend.integers(apart).await, [0]);
 }

@@ -64,6 +64,7 @@ const READERS: u32 = 4;
 /// The writer's page cache, in KiB. Four times as much made the drain benchmark no faster: the system caches the file.
 const WRITER_CACHE_KIB: u32 = 32 * 1024;
 
+/// Four of these lie in this process; the system caches the file besides.
 const READER_CACHE_KIB: u32 = 2 * 1024;
 
 /// The WAL's length in pages before it is copied into the file. A page written by many batches is copied once, so

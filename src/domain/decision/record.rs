@@ -192,7 +192,10 @@ impl PastInput {
     /// [`RecordError`].
     pub fn read(facts: &str) -> Result<PastInput, RecordError> {
         let facts: RecordedFacts = serde_json::from_str(facts).map_err(RecordError::Facts)?;
-        let document = facts.profile.map(|profile| Document::decode(&profile.0)).transpose();
+        let document = facts
+            .profile
+            .map(|profile| Document::decode(&profile.0))
+            .transpose();
         Ok(PastInput {
             asked: facts.request,
             document: document.map_err(|error| RecordError::Profile(error.to_string()))?,

@@ -12,6 +12,9 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// In this unit file systems cache files. A write that covers only a part of a page which is not in the cache waits for it to be read.
+pub(super) const PAGE_BYTES: usize = 4096;
+
 /// Held as long as the folder is in use; dropping it lets another process in.
 pub(super) type Lock = Box<dyn Any + Send>;
 
@@ -39,6 +42,11 @@ pub(super) trait BlockFile: Send + Sync + fmt::Debug {
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize>;
     /// Writes all of `bytes`. After an error any part of them may be in the file.
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()>;
+    /// The same, past the file system's cache where it can be: for what nobody reads or writes again soon. `bytes` and `at` should be
+    /// multiples of [`PAGE_BYTES`], and lie at one in memory.
+    fn write_through(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.write_at(bytes, at)
+    }
     /// Grows the file to `size_bytes` and reserves the room, without writing: what is new reads as zeros. `Unsupported` where the
     /// file system cannot.
     fn reserve(&self, size_bytes: u64) -> io::Result<()>;
@@ -140,6 +148,24 @@ impl Folder for LocalFolder {
 #[derive(Debug)]
 struct LocalFile(File);
 
+impl LocalFile {
+    /// Whether the file system could. To be used only while nobody else writes the file.
+    #[cfg(target_os = "linux")]
+    fn bypass_cache(&self, bypass: bool) -> bool {
+        use std::os::fd::AsRawFd as _;
+        let file = self.0.as_raw_fd();
+        // SAFETY: the descriptor is open as long as `self.0` lives, and no memory is passed.
+        unsafe {
+            let flags = libc::fcntl(file, libc::F_GETFL);
+            let wanted = match bypass {
+                true => flags | libc::O_DIRECT,
+                false => flags & !libc::O_DIRECT,
+            };
+            flags >= 0 && libc::fcntl(file, libc::F_SETFL, wanted) == 0
+        }
+    }
+}
+
 impl BlockFile for LocalFile {
     fn size_bytes(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
@@ -163,6 +189,24 @@ impl BlockFile for LocalFile {
     }
 
     #[cfg(target_os = "linux")]
+    fn write_through(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        let is_aligned = |n: usize| n.is_multiple_of(PAGE_BYTES);
+        let fits = is_aligned(bytes.as_ptr().addr()) && is_aligned(bytes.len()) && is_aligned(at as usize);
+        if !fits || !self.bypass_cache(true) {
+            return self.write_at(bytes, at);
+        }
+        let written = self.write_at(bytes, at);
+        if !self.bypass_cache(false) {
+            return Err(io::Error::last_os_error());
+        }
+        match written {
+            // The file system takes the flag and not the write.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => self.write_at(bytes, at),
+            other => other,
+        }
+    }
+
+    #[cfg(target_os = "linux")]
     fn reserve(&self, size_bytes: u64) -> io::Result<()> {
         use std::os::fd::AsRawFd as _;
         let size = libc::off_t::try_from(size_bytes).map_err(|_| io::ErrorKind::FileTooLarge)?;
@@ -183,5 +227,35 @@ impl BlockFile for LocalFile {
 
     fn sync(&self) -> io::Result<()> {
         self.0.sync_data()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_through_is_read_like_the_rest() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = LocalFolder::open(folder.path()).unwrap();
+        let file = folder.create("file").unwrap();
+        let memory = vec![7; 4 * PAGE_BYTES];
+        let start = memory.as_ptr().align_offset(PAGE_BYTES);
+        let whole = &memory[start..start + 2 * PAGE_BYTES];
+        file.write_at(&[1; 100], 50).unwrap();
+        file.write_through(whole, PAGE_BYTES as u64).unwrap();
+        // Neither of these can bypass the cache.
+        file.write_through(&whole[1..], 5 * PAGE_BYTES as u64 + 1)
+            .unwrap();
+        file.write_at(&[2; 10], 2 * PAGE_BYTES as u64).unwrap();
+        file.sync().unwrap();
+        let mut read = vec![9; 7 * PAGE_BYTES];
+        assert_eq!(file.read_at(&mut read, 0).unwrap(), read.len());
+        let mut expected = vec![0; 7 * PAGE_BYTES];
+        expected[50..150].fill(1);
+        expected[PAGE_BYTES..3 * PAGE_BYTES].fill(7);
+        expected[2 * PAGE_BYTES..2 * PAGE_BYTES + 10].fill(2);
+        expected[5 * PAGE_BYTES + 1..].fill(7);
+        assert_eq!(read, expected);
     }
 }

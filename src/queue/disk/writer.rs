@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use bytes::{BufMut as _, BytesMut};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::io::BlockFile;
+use super::io::{BlockFile, PAGE_BYTES};
 use super::ledger::{Chunk, Segment};
 use super::preparer::{NotPrepared, Prepared};
 use super::segment::{self, GROUP_HEADER_BYTES, GroupHeader, Place, SEGMENT_HEADER_BYTES};
@@ -299,20 +299,21 @@ impl Writer {
             segment: self.segment,
             at: self.at,
         };
-        if self.buffer.capacity() < span as usize {
-            self.buffer = BytesMut::with_capacity(BUFFER_BYTES.max(span as usize));
+        // Up to the end of the page, where the file holds zeros already: it need not be read to write a part of it.
+        let page_end = (self.at + span).next_multiple_of(PAGE_BYTES as u64);
+        let padded = (page_end.min(self.capacity_bytes) - self.at) as usize;
+        if self.buffer.capacity() < padded {
+            self.buffer = BytesMut::with_capacity(BUFFER_BYTES.max(padded));
         }
         self.buffer.put_slice(&header.encode(place));
         for pending in group {
             self.buffer.put_slice(&pending.body);
         }
-        self.buffer
-            .put_bytes(0, span as usize - GROUP_HEADER_BYTES - body_bytes);
-        let bytes = self.buffer.split().freeze();
+        self.buffer.put_bytes(0, padded - GROUP_HEADER_BYTES - body_bytes);
 
         if let Err(error) = self
             .file
-            .write_at(&bytes, self.at)
+            .write_at(&self.buffer, self.at)
             .and_then(|()| self.file.sync())
         {
             // The kernel may have dropped the pages of a failed sync: trying again would prove nothing.
@@ -323,6 +324,9 @@ impl Writer {
             return Err(reason);
         }
 
+        let bytes = self.buffer.split_to(span as usize).freeze();
+        // The next group takes the padding's place.
+        self.buffer.clear();
         let chunk = Chunk {
             first: header.first,
             records,

@@ -1,9 +1,10 @@
 //! Connections, and how long is waited for them.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use sqlx::Connection as _;
 use sqlx::postgres::PgPoolOptions;
+use sqlx::{Connection as _, PgConnection};
 
 use super::error::Failure;
 use crate::warehouse::WarehouseError;
@@ -36,9 +37,8 @@ pub(super) fn pool(connections: u32, acquire: Duration) -> PgPoolOptions {
         .test_before_acquire(false)
         .after_release(|conn, _| {
             Box::pin(async move {
-                let answer = tokio::time::timeout(RELEASE, conn.ping()).await;
-                answer.map_err(|_| sqlx::Error::PoolTimedOut)??;
-                Ok(true)
+                let answer = tokio::time::timeout(RELEASE, is_in_step(conn)).await;
+                answer.map_err(|_| sqlx::Error::PoolTimedOut)?
             })
         })
         .before_acquire(|conn, meta| {
@@ -49,4 +49,14 @@ pub(super) fn pool(connections: u32, acquire: Duration) -> PgPoolOptions {
                 Ok(true)
             })
         })
+}
+
+/// Whether a connection answers what it is asked. One that was given back in the middle of a `copy` may be left in a transaction
+/// that failed, or be an answer behind: the driver does not count what the server says when a `copy` breaks off, and would take the
+/// answer to one statement for that to the next, to a commit in the end.
+async fn is_in_step(conn: &mut PgConnection) -> sqlx::Result<bool> {
+    static ASKED: AtomicI64 = AtomicI64::new(0);
+    let number = ASKED.fetch_add(1, Ordering::Relaxed);
+    let same = sqlx::query_scalar::<_, i64>("select $1::bigint").bind(number);
+    Ok(same.fetch_one(conn).await? == number)
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
 
+use cartwright::domain::transform::DecisionRecord;
 use serde_json::{Value, json};
 
 use crate::support::api::{Api, Mode, OTHER, Options, PUBLIC, Reply, SERVER, send};
@@ -383,14 +384,14 @@ async fn a_single_flag_is_decided_and_recorded_alone(stack: Stack) {
     tokio::time::sleep(std::time::Duration::from_millis(60)).await;
     let (queue, log) = (Arc::clone(&api.queue), api.logged().await);
     assert_eq!(log.len(), 1);
-    let record: Value = serde_json::from_slice(&log[0].body).unwrap();
-    let record = &record["properties"];
-    assert_eq!(record["decision_id"], decision_id);
-    let placements = record["placements"].as_array().unwrap();
-    assert_eq!(
-        (placements.len(), &placements[0]["placement"]),
-        (1, &json!("promo"))
-    );
+    let (record, _) = DecisionRecord::from_event(&log[0]).unwrap();
+    assert_eq!(&*log[0].event_id, decision_id.as_str().unwrap());
+    let placements: Vec<&str> = record
+        .placements
+        .iter()
+        .map(|served| &*served.placement)
+        .collect();
+    assert_eq!(placements, ["promo"]);
     // It can be asked why, as of any decision.
     api.settle().await;
     let path = format!("/admin/v1/decisions/{}", decision_id.as_str().unwrap());

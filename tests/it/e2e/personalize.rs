@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use cartwright::domain::consent::Choice;
+use cartwright::domain::transform::DecisionRecord;
 use serde_json::{Value, json};
 
 use crate::support::api::{Api, Mode, Options, PUBLIC, Reply, SERVER};
@@ -435,13 +436,16 @@ async fn a_record_holds_what_is_needed_to_decide_again_and_nobodys_raw_id(stack:
         (&*record.name, Some(&*record.event_id)),
         ("Decision Served", reply.json["decision_id"].as_str())
     );
-    let body = String::from_utf8(record.body.to_vec()).unwrap();
-    assert!(
-        !body.contains("raw-user") && !body.contains("raw-session"),
-        "{body}"
-    );
-    let body: Value = serde_json::from_str(&body).unwrap();
-    let facts = &body["properties"]["facts"];
+    let (_, facts) = DecisionRecord::from_event(record).unwrap();
+    let facts = facts.unwrap().to_json();
+    let body = String::from_utf8_lossy(&record.body);
+    for text in [&*body, &*facts] {
+        assert!(
+            !text.contains("raw-user") && !text.contains("raw-session"),
+            "{text}"
+        );
+    }
+    let facts: Value = serde_json::from_str(&facts).unwrap();
     assert_eq!(
         facts["request"]["cart"],
         json!([{"item": "85123A", "quantity": 2, "price_minor": 255}])
@@ -478,11 +482,10 @@ async fn with_analytics_denied_nothing_kept_points_at_the_shopper(stack: Stack) 
         tokio::time::sleep(Duration::from_millis(2)).await;
     };
     for event in events {
-        let body = String::from_utf8(event.body.to_vec()).unwrap();
         if &*event.name == "Decision Served" {
+            let (_, facts) = DecisionRecord::from_event(&event).unwrap();
+            let facts: Value = serde_json::from_str(&facts.unwrap().to_json()).unwrap();
             assert_eq!((event.anonymous, event.user, event.session), (None, None, None));
-            let body: Value = serde_json::from_str(&body).unwrap();
-            let facts = &body["properties"]["facts"];
             assert_eq!(facts["profile"], Value::Null, "{facts}");
             for id in ["anonymous", "user", "session"] {
                 assert_eq!(facts["request"][id], Value::Null, "{facts}");

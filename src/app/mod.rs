@@ -36,7 +36,7 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::config::{Config, Keys, key_file};
-use crate::drain::{FastLane, Lag, Worker};
+use crate::drain::{FastLane, Lag, Retention, Worker};
 use crate::hot::HotStore;
 use crate::listener::{Limits, Listener};
 use crate::population::Populations;
@@ -199,6 +199,11 @@ impl App {
                 dedupe_window: config.dedupe_window,
             };
             workers.push(tokio::spawn(Worker::new(template).run(background.clone())));
+            if let Some(keep) = config.fact_retention {
+                let warehouse = Arc::clone(&warehouse);
+                let retention = Retention { warehouse, keep };
+                workers.push(tokio::spawn(retention.run(background.clone())));
+            }
         }
 
         let (operator_addr, public_addr) = (operator.addr(), public.as_ref().map(Listener::addr));

@@ -54,6 +54,8 @@ pub struct Config {
     pub consent_default: ConsentDefault,
     pub decisions_record: RecordPolicy,
     pub dedupe_window: Duration,
+    /// `None` keeps events for good.
+    pub fact_retention: Option<Duration>,
     pub queue: Queue,
     pub hot: Hot,
     pub near: Near,

@@ -52,6 +52,7 @@ fn assemble(layers: &mut Layers) -> Option<Config> {
     let consent_default = layers.take("consent.default", None, value::consent_default);
     let decisions_record = layers.take("decisions.record", None, value::record_policy);
     let dedupe_window = layers.take("dedupe.window", None, value::duration);
+    let fact_retention = layers.take("fact.retention", None, value::duration);
     let queue_url = layers.take("queue.url", below("disk", "queue"), value::queue_url);
     let partitions = layers.take("queue.partitions", None, value::partitions);
     let limit_bytes = layers.take("queue.limit_bytes", None, value::size);
@@ -94,6 +95,7 @@ fn assemble(layers: &mut Layers) -> Option<Config> {
         consent_default: consent_default?,
         decisions_record: decisions_record?,
         dedupe_window: dedupe_window?,
+        fact_retention,
         queue: Queue {
             url: queue_url?,
             partitions: partitions?,

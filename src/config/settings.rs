@@ -83,6 +83,7 @@ pub const SETTINGS: &[Setting] = &[
     plain("decisions.record", "all|experiments|sampled:R", "experiments",
         "Which decisions are recorded: all, those of experiments with 1 % of the rest, or a share R of 0 to 1 besides the experiments."),
     plain("dedupe.window", "DURATION", "30d", "How long event ids are remembered. A longer window costs disk, a shorter one refuses late duplicates it can no longer recognise."),
+    plain("fact.retention", "DURATION", "", "How long events stay in `fact_event` of a warehouse in PostgreSQL, to the month. Longer costs disk, shorter costs the results of experiments and sessions to learn from. Without it, for good."),
     plain("queue.url", "URL", "", "The log. `disk:PATH`, `redis://…`, `rediss://…` or `redis-cluster://…`; without it, `REDIS_URL`, else `disk:` and `queue` in the data folder."),
     plain("queue.partitions", "COUNT", "64", "The partitions of a shared log; all nodes must say the same, and a log that is there keeps its number. More let more workers drain, each costs a little of everything. A `disk:` log has one."),
     plain("queue.limit_bytes", "SIZE", "4GiB", "The log's size limit. Beyond it events are answered 503 until the drain catches up."),

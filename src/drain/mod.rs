@@ -8,6 +8,7 @@
 //! - [`fast`] folds events into the warehouse and publishes the documents it wrote to the hot store.
 //! - [`worker`] runs a lane for each partition that this process holds a lease of.
 //! - [`retry`] is the one table that says what a lane makes of each failure.
+//! - [`retention`] lets go of old events, where the warehouse keeps them by month.
 //! - [`batch`] gathers a micro-batch and turns it into effects.
 
 mod batch;
@@ -16,10 +17,12 @@ mod lag;
 mod piece;
 mod publish;
 mod quarantine;
+mod retention;
 mod retry;
 mod worker;
 
 pub use batch::BatchLimits;
 pub use fast::{FastLane, LaneError, Passed, RulesetSource};
 pub use lag::Lag;
+pub use retention::Retention;
 pub use worker::Worker;

@@ -169,6 +169,12 @@ pub trait Warehouse: Send + Sync + std::fmt::Debug {
     /// another partition has written since is among that one's changes.
     async fn changes(&self, partition: u16, after: u64, limit: u32) -> Result<Changes, WarehouseError>;
 
+    /// Lets go of the events received before an instant, in whole pieces as they are kept, and names these. A warehouse that keeps
+    /// them in one piece lets go of none.
+    async fn forget_facts(&self, _before: Timestamp) -> Result<Vec<String>, WarehouseError> {
+        Ok(Vec::new())
+    }
+
     /// The newest ruleset, unless its version is `known`.
     async fn newest_ruleset(&self, known: Option<u64>) -> Result<Option<StoredRuleset>, WarehouseError>;
 

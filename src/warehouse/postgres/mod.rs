@@ -308,6 +308,10 @@ impl Warehouse for PgWarehouse {
         within(LONG_READ, self.read_changes(partition, after, limit)).await
     }
 
+    async fn forget_facts(&self, before: Timestamp) -> Result<Vec<String>, WarehouseError> {
+        within(LONG_READ, self.partitions.drop_before(&self.writer, before)).await
+    }
+
     async fn newest_ruleset(&self, known: Option<u64>) -> Result<Option<StoredRuleset>, WarehouseError> {
         let newest = within(READ, self.read_ruleset()).await?;
         Ok(newest.filter(|ruleset| Some(ruleset.version) != known))

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use sqlx::PgPool;
 
-use super::error::Failure;
+use super::error::{Failure, commit};
 use super::rows::Day;
 use crate::domain::ids::Timestamp;
 use crate::warehouse::Batch;
@@ -13,6 +13,8 @@ use crate::warehouse::Batch;
 /// How long before its first day a month's partition is made. Longer than any outage of the lane, shorter than a
 /// month.
 const AHEAD_DAYS: i64 = 7;
+
+const BEGIN_DROP: &str = "begin; set local statement_timeout = '60s'; set local lock_timeout = '2s'";
 
 /// The days known to have a partition; forgotten when the retention took one away.
 #[derive(Debug, Default)]
@@ -46,6 +48,28 @@ impl Partitions {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.extend(days);
         Ok(())
+    }
+
+    /// Drops the months that lie wholly before an instant, and names them. A drop waits for the batches under way, and the next ones for
+    /// it; so it gives up soon, and leaves it to the one worker that is at it already.
+    pub(super) async fn drop_before(
+        &self,
+        writer: &PgPool,
+        before: Timestamp,
+    ) -> Result<Vec<String>, Failure> {
+        let mut tx = writer.begin_with(BEGIN_DROP).await?;
+        let dropped = sqlx::query_scalar!(
+            r#"select fact_event_drop_before($1) as "child!"
+               where pg_try_advisory_xact_lock(hashtext('fact_event_drop_before'), 0)"#,
+            Day(before.day()) as _
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        commit(tx).await?;
+        if !dropped.is_empty() {
+            self.forget();
+        }
+        Ok(dropped)
     }
 
     pub(super) fn forget(&self) {

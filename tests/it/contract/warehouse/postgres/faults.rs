@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use cartwright::domain::ids::Timestamp;
 use cartwright::warehouse::{self, WarehouseConfig, WarehouseError};
 use sqlx::Executor as _;
 use tokio::net::{TcpListener, TcpStream};
@@ -85,11 +86,15 @@ async fn an_event_of_a_month_that_the_retention_dropped_gets_its_partition_back(
     let backend = Postgres::default();
     let mut lane = Lane::new(&backend).await;
     lane.apply(&[viewed("e1", 1_000, &guest("ann"), "sku1")]).await;
-    let mut conn = backend.database().await.connect().await;
-    let dropped: Vec<String> = sqlx::query_scalar("select fact_event_drop_before('2020-10-01')")
-        .fetch_all(&mut conn)
-        .await
-        .unwrap();
+    let forget = async |day: i64| {
+        let before = Timestamp(day * 86_400_000);
+        lane.warehouse.forget_facts(before).await.unwrap()
+    };
+    // The last of September 2020 is not wholly before the thirtieth, but before the first of October.
+    assert!(forget(18_535).await.is_empty());
+    assert_eq!(backend.integers("select count(*) from fact_event").await, [1]);
+    let (one, other) = tokio::join!(forget(18_536), forget(18_536));
+    let dropped: Vec<String> = one.into_iter().chain(other).collect();
     assert_eq!(dropped, ["fact_event_202009"]);
     assert_eq!(backend.integers("select count(*) from fact_event").await, [0]);
     lane.apply(&[viewed("e2", 2_000, &guest("ann"), "sku1")]).await;

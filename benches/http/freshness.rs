@@ -22,7 +22,7 @@ pub(crate) fn measure(takes: &Server, answers: &Server, worker: &Server, name: &
             load::run(Plan {
                 addr: takes.addr,
                 connections: 32,
-                pace: Pace::Open(rate),
+                pace: Pace::Background(rate),
                 warm_up: Duration::from_millis(500),
                 duration: effort.duration.max(Duration::from_secs(5)),
                 request: &mut |n| post("/events", &events_body(n, 1)),

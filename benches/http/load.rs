@@ -4,7 +4,7 @@
 //! so a server that stalls is charged for every request it kept waiting (no coordinated omission). Closed loop:
 //! each connection sends its next request when the last answer came. The thread spins instead of sleeping: a
 //! wake-up of a virtual machine costs tens of microseconds, which would be measured as the server's. Give it a
-//! core of its own.
+//! core of its own. A load in the background, whose latency nobody reads, sleeps and leaves its core to the servers.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
@@ -18,7 +18,12 @@ pub(crate) enum Pace {
     Closed,
     /// Requests per second.
     Open(f64),
+    /// Requests per second, sent every millisecond: a load under which something else is measured.
+    Background(f64),
 }
+
+/// Between two looks at the connections of a load in the background.
+const TICK: Duration = Duration::from_millis(1);
 
 /// What to send.
 pub(crate) struct Plan<'a> {
@@ -153,7 +158,7 @@ pub(crate) fn run(plan: Plan<'_>) -> Report {
         }
         match plan.pace {
             Pace::Closed => waiting.extend(idle.iter().map(|_| now)),
-            Pace::Open(rate) => {
+            Pace::Open(rate) | Pace::Background(rate) => {
                 while next_arrival <= now {
                     waiting.push_back(next_arrival);
                     next_arrival += exponential(&mut random, rate);
@@ -180,6 +185,9 @@ pub(crate) fn run(plan: Plan<'_>) -> Report {
                 unexpected += u64::from(status != plan.expect);
             }
         }
+        if let Pace::Background(_) = plan.pace {
+            std::thread::sleep(TICK);
+        }
     }
     let cpu = cpu_time(plan.pid).saturating_sub(cpu_before.unwrap_or_default());
     // Requests still waiting are charged up to now; leaving them out would flatter a server that fell behind.
@@ -187,7 +195,7 @@ pub(crate) fn run(plan: Plan<'_>) -> Report {
         .iter()
         .filter(|connection| connection.busy)
         .map(|connection| connection.scheduled);
-    if let Pace::Open(_) = plan.pace {
+    if let Pace::Open(_) | Pace::Background(_) = plan.pace {
         latencies_us.extend(
             overdue
                 .chain(waiting)

@@ -23,6 +23,7 @@ mod identity;
 mod lookups;
 mod meta;
 mod migrations;
+mod nagle;
 mod orders;
 mod partitions;
 mod pool;
@@ -153,7 +154,13 @@ impl PgWarehouse {
             options.get_port(),
             options.get_database().unwrap_or_default()
         );
-        let writer = pool(WRITERS, WRITER_ACQUIRE).connect_lazy_with(options.clone());
+        let port = options.get_port();
+        let writer = pool(WRITERS, WRITER_ACQUIRE)
+            .after_connect(move |_, _| {
+                nagle::disable(port);
+                Box::pin(async { Ok(()) })
+            })
+            .connect_lazy_with(options.clone());
         let readers = pool(READERS, READER_ACQUIRE)
             .after_connect(|conn, _| {
                 Box::pin(async move {

@@ -4,7 +4,8 @@
 //! cargo bench --bench http                  # everything, about five minutes
 //! cargo bench --bench http -- --seconds 10 --rounds 5
 //! cargo bench --bench http -- get post freshness footprint redis recommend experiences   # some parts
-//! cargo bench --bench http -- postgres nodes      # only when named: want an empty database each, BENCH_DATABASE_URL
+//! cargo bench --bench http -- postgres            # only when named: want an empty database each, BENCH_DATABASE_URL
+//! cargo bench --bench http -- nodes --partitions 64
 //! cargo bench --bench http -- profiles            # only when named: a million profiles take minutes to make
 //! cargo bench --bench http -- soak --minutes 10   # only when named
 //! ```
@@ -118,7 +119,7 @@ fn main() {
         networked::fallback(&ruleset, effort);
     }
     if named("nodes") {
-        networked::across_nodes(&ruleset, effort);
+        networked::across_nodes(&ruleset, number("--partitions", 64), effort);
     }
     if named("profiles") {
         growth::profiles(&ruleset, effort);

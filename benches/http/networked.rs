@@ -96,15 +96,16 @@ pub(crate) fn fallback(ruleset: &Path, effort: Effort) {
 }
 
 /// An event sent to one node, asked for at another; the log, profiles and rows in Redis and PostgreSQL, one worker.
-pub(crate) fn across_nodes(ruleset: &Path, effort: Effort) {
+pub(crate) fn across_nodes(ruleset: &Path, partitions: u64, effort: Effort) {
     let Some(url) = database() else { return };
     let (cache, log) = (RedisServer::start(false), RedisServer::start(true));
     let folders: Vec<_> = (0..3).map(|_| tempfile::tempdir().expect("a folder")).collect();
+    let count = partitions.to_string();
     let start = |node: usize, roles: &str| {
         let settings = [
             ("CARTWRIGHT_HOT_URL", cache.url.as_str()),
             ("CARTWRIGHT_QUEUE_URL", log.url.as_str()),
-            ("CARTWRIGHT_QUEUE_PARTITIONS", "4"),
+            ("CARTWRIGHT_QUEUE_PARTITIONS", count.as_str()),
             ("CARTWRIGHT_WAREHOUSE_URL", url.as_str()),
         ];
         Server::cartwright_with(folders[node].path(), ruleset, roles, &settings)
@@ -112,7 +113,8 @@ pub(crate) fn across_nodes(ruleset: &Path, effort: Effort) {
     let worker = start(2, "drain");
     let (takes, answers) = (start(0, "api"), start(1, "api"));
     println!(
-        "\nFrom the 202 of one node until the event shows in an answer of another; log in Redis, appendfsync always"
+        "\nFrom the 202 of one node until the event shows in an answer of another; log of {partitions} partitions in Redis, \
+         appendfsync always"
     );
     freshness::measure(&takes, &answers, &worker, "nodes", effort);
 }

@@ -186,7 +186,7 @@ pub(crate) fn run(plan: Plan<'_>) -> Report {
             }
         }
         if let Pace::Background(_) = plan.pace {
-            std::thread::sleep(TICK);
+            std::thread::park_timeout(TICK);
         }
     }
     let cpu = cpu_time(plan.pid).saturating_sub(cpu_before.unwrap_or_default());

@@ -195,6 +195,7 @@ impl App {
                 metrics: metrics.clone(),
                 lag: Lag::default(),
                 partition: 0,
+                together: None,
                 limits: crate::drain::BatchLimits::default(),
                 dedupe_window: config.dedupe_window,
             };

@@ -12,6 +12,7 @@ use super::piece::{Piece, within};
 use super::publish::Publisher;
 use super::quarantine::{TOO_OLD, UNREADABLE};
 use super::retry::{Backoff, Next, after_read_error, after_warehouse_error};
+use super::together::{Stretch, Together, transact_one};
 use crate::clock;
 use crate::domain::ids::Timestamp;
 use crate::domain::ruleset::Ruleset;
@@ -19,7 +20,7 @@ use crate::domain::transform::Effect;
 use crate::hot::HotStore;
 use crate::queue::{EventQueue, LogId, Position, ReadError};
 use crate::telemetry::{Lane, Metrics, Outcome};
-use crate::warehouse::{Applied, Batch, StoredPosition, Warehouse, WarehouseError};
+use crate::warehouse::{Applied, StoredPosition, Warehouse, WarehouseError};
 
 /// Hands out the ruleset in force, whose segments the lane materialises.
 pub type RulesetSource = Arc<dyn Fn() -> Option<Arc<Ruleset>> + Send + Sync>;
@@ -58,6 +59,8 @@ pub struct FastLane {
     /// Shared by the lanes of one process.
     pub lag: Lag,
     pub partition: u16,
+    /// Shared by the lanes of one process, too; without it each batch is a transaction of its own.
+    pub together: Option<Together>,
     pub limits: BatchLimits,
     /// How long event ids are remembered; older events are refused into quarantine.
     pub dedupe_window: Duration,
@@ -227,27 +230,30 @@ impl FastLane {
                 offset: piece.next,
             };
             let first = expected.map_or(from.offset, |position| position.offset);
-            let batch = Batch {
+            let stretch = Stretch {
                 expected,
                 next,
-                effects: &piece.effects,
-                unreadable: within(&unreadable, first, piece.next),
-                now: clock::now(),
-                ruleset: None,
-                dedupe_floor: Some(self.dedupe_floor()),
+                effects: piece.effects,
+                unreadable: within(&unreadable, first, piece.next).to_vec(),
             };
-            let error = match self.apply(batch).await {
+            let (stretch, applied) = self.apply(stretch).await;
+            let error = match applied {
                 Ok(applied) => {
                     expected = Some(next);
                     let set_aside = applied.quarantined;
                     if publisher.publish(applied).await {
                         (self.passed)(self.partition, next.offset);
                     }
-                    let unreadable = within(&unreadable, first, piece.next).len();
-                    self.report(&piece.effects, unreadable, set_aside);
+                    if let Some(stretch) = stretch {
+                        self.report(&stretch.effects, stretch.unreadable.len(), set_aside);
+                    }
                     continue;
                 }
                 Err(error) => error,
+            };
+            let piece = Piece {
+                effects: stretch.map_or_else(Vec::new, |stretch| stretch.effects),
+                next: piece.next,
             };
             let next_step = after_warehouse_error(&error);
             if next_step != Next::Stop {
@@ -274,20 +280,14 @@ impl FastLane {
         Ok(expected)
     }
 
-    async fn apply(&self, mut batch: Batch<'_>) -> Result<Applied, WarehouseError> {
-        let ruleset = (self.ruleset)();
-        batch.ruleset = ruleset.as_deref();
-        let started = Instant::now();
-        let applied = self.warehouse.apply(&batch).await;
-        let outcome = applied.as_ref().map_or_else(outcome_of, |_| Outcome::Ok);
-        self.metrics
-            .lane_batch(Lane::Fast, outcome, batch.effects.len(), started.elapsed());
-        applied
-    }
-
-    fn dedupe_floor(&self) -> Timestamp {
-        let window_ms = i64::try_from(self.dedupe_window.as_millis()).unwrap_or(i64::MAX);
-        Timestamp(clock::now().0.saturating_sub(window_ms))
+    async fn apply(&self, stretch: Stretch) -> (Option<Stretch>, Result<Applied, WarehouseError>) {
+        match &self.together {
+            Some(together) => together.apply(stretch).await,
+            None => {
+                let applied = transact_one(self, &stretch).await;
+                (Some(stretch), applied)
+            }
+        }
     }
 
     async fn report_lag(&self, position: Position, newest: Option<Timestamp>) {
@@ -340,7 +340,7 @@ fn since(then: Timestamp) -> Duration {
     Duration::from_millis(u64::try_from(clock::now().0.saturating_sub(then.0)).unwrap_or(0))
 }
 
-fn outcome_of(error: &WarehouseError) -> Outcome {
+pub(super) fn outcome_of(error: &WarehouseError) -> Outcome {
     match error {
         WarehouseError::PositionMoved { .. } => Outcome::Moved,
         WarehouseError::Unknown(_) => Outcome::Unknown,

@@ -6,6 +6,7 @@
 //! remember.
 //!
 //! - [`fast`] folds events into the warehouse and publishes the documents it wrote to the hot store.
+//! - [`together`] lets the lanes of a process share transactions.
 //! - [`worker`] runs a lane for each partition that this process holds a lease of.
 //! - [`retry`] is the one table that says what a lane makes of each failure.
 //! - [`retention`] lets go of old events, where the warehouse keeps them by month.
@@ -19,10 +20,12 @@ mod publish;
 mod quarantine;
 mod retention;
 mod retry;
+mod together;
 mod worker;
 
 pub use batch::BatchLimits;
 pub use fast::{FastLane, LaneError, Passed, RulesetSource};
 pub use lag::Lag;
 pub use retention::Retention;
+pub use together::Together;
 pub use worker::Worker;

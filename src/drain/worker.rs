@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::fast::{FastLane, LaneError};
+use super::together::Together;
 use crate::queue::{LEASE, Lease, Leases, RENEW_EVERY};
 use crate::telemetry::Lane;
 
@@ -51,10 +52,11 @@ struct Running {
 impl Worker {
     /// A worker whose lanes are copies of `template`.
     pub fn new(template: FastLane) -> Self {
+        let together = (template.queue.partitions() > 1).then(|| Together::start(&template));
         Worker {
             id: Uuid::now_v7(),
             leases: Arc::clone(&template.queue).leases(),
-            template,
+            template: FastLane { together, ..template },
             lanes: BTreeMap::new(),
             leaving: Vec::new(),
             renewed_at: Instant::now(),

@@ -5,11 +5,14 @@ use std::borrow::Cow;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde::Serialize;
+use smallvec::SmallVec;
 
-use super::Batch;
+use super::fold::parts::{Changed, Partitions};
 use super::fold::people::People;
-use super::fold::{Map, Set, TOO_OLD, dedupe_time};
+use super::fold::{Map, Place, Set, TOO_OLD, dedupe_time};
+use super::{Applied, Batch};
 use crate::domain::consent::{Choice, ConsentStatement};
 use crate::domain::event::{Event, Source};
 use crate::domain::ids::{Shop, SubjectId, Timestamp};
@@ -28,7 +31,7 @@ pub(super) type Products = Map<(Shop, Arc<str>), Product>;
 /// One record to set aside.
 #[derive(Debug)]
 pub(super) struct Quarantined<'a> {
-    pub(super) offset: u64,
+    pub(super) place: Place,
     pub(super) code: &'a str,
     pub(super) detail: &'a str,
     pub(super) record: Record<'a>,
@@ -91,11 +94,25 @@ pub(super) fn choice(choice: Choice) -> &'static str {
     }
 }
 
+/// The effects of some batches, each with its place.
+fn effects<'b>(batches: &'b [Batch<'_>]) -> impl Iterator<Item = (&'b Batch<'b>, Place, &'b Effect)> {
+    batches.iter().flat_map(|batch| {
+        let partition = batch.next.partition;
+        batch.effects.iter().map(move |(offset, effect)| {
+            let place = Place {
+                partition,
+                offset: *offset,
+            };
+            (batch, place, effect)
+        })
+    })
+}
+
 /// Tells records to quarantine from effects to apply.
-pub(super) fn sort_out<'b>(batch: &'b Batch<'_>) -> (Vec<Quarantined<'b>>, Vec<(u64, &'b Effect)>) {
+pub(super) fn sort_out<'b>(batches: &'b [Batch<'_>]) -> (Vec<Quarantined<'b>>, Vec<(Place, &'b Effect)>) {
     let mut quarantined = Vec::new();
-    let mut candidates = Vec::with_capacity(batch.effects.len());
-    for (offset, effect) in batch.effects {
+    let mut candidates = Vec::with_capacity(batches.iter().map(|batch| batch.effects.len()).sum());
+    for (batch, place, effect) in effects(batches) {
         let too_old = batch
             .dedupe_floor
             .zip(dedupe_time(&effect.event))
@@ -112,46 +129,48 @@ pub(super) fn sort_out<'b>(batch: &'b Batch<'_>) -> (Vec<Quarantined<'b>>, Vec<(
             Some((code, detail)) => {
                 let record = Record::Event(&effect.event);
                 quarantined.push(Quarantined {
-                    offset: *offset,
+                    place,
                     code,
                     detail,
                     record,
                 });
             }
-            None => candidates.push((*offset, effect)),
+            None => candidates.push((place, effect)),
         }
     }
-    quarantined.extend(
-        batch
-            .unreadable
-            .iter()
-            .map(|(offset, bytes, reason)| Quarantined {
-                offset: *offset,
-                code: UNREADABLE,
-                detail: reason,
-                record: Record::Unreadable(bytes),
-            }),
-    );
+    for batch in batches {
+        quarantined.extend(
+            batch
+                .unreadable
+                .iter()
+                .map(|(offset, bytes, reason)| Quarantined {
+                    place: Place {
+                        partition: batch.next.partition,
+                        offset: *offset,
+                    },
+                    code: UNREADABLE,
+                    detail: reason,
+                    record: Record::Unreadable(bytes),
+                }),
+        );
+    }
     (quarantined, candidates)
 }
 
 /// The new effects, and those in quarantine for their consent, in log order.
 pub(super) fn with_quarantined<'b>(
-    batch: &'b Batch<'_>,
-    new: &[(u64, &'b Effect)],
-) -> Vec<(u64, &'b Effect)> {
-    let mut effects = new.to_vec();
-    let quarantined = batch
-        .effects
-        .iter()
-        .filter(|(_, effect)| effect.quarantine.is_some());
-    effects.extend(quarantined.map(|(offset, effect)| (*offset, effect)));
-    effects.sort_by_key(|(offset, _)| *offset);
-    effects
+    batches: &'b [Batch<'_>],
+    new: &[(Place, &'b Effect)],
+) -> Vec<(Place, &'b Effect)> {
+    let mut all = new.to_vec();
+    let quarantined = effects(batches).filter(|(_, _, effect)| effect.quarantine.is_some());
+    all.extend(quarantined.map(|(_, place, effect)| (place, effect)));
+    all.sort_by_key(|(place, _)| *place);
+    all
 }
 
 /// The days that the facts of `effects` refer to.
-pub(super) fn days(effects: &[(u64, Cow<'_, Effect>)]) -> Set<i64> {
+pub(super) fn days(effects: &[(Place, Cow<'_, Effect>)]) -> Set<i64> {
     let mut days = Set::default();
     for (_, effect) in effects {
         days.insert(effect.event.received_at.day());
@@ -163,7 +182,7 @@ pub(super) fn days(effects: &[(u64, Cow<'_, Effect>)]) -> Set<i64> {
 }
 
 pub(super) fn decisions_served<'c>(
-    effects: &'c [(u64, Cow<'_, Effect>)],
+    effects: &'c [(Place, Cow<'_, Effect>)],
 ) -> Vec<(&'c Effect, &'c DecisionServed)> {
     effects
         .iter()
@@ -172,7 +191,7 @@ pub(super) fn decisions_served<'c>(
 }
 
 /// What the effects say of products, one row each.
-pub(super) fn products_seen(effects: &[(u64, Cow<'_, Effect>)]) -> Products {
+pub(super) fn products_seen(effects: &[(Place, Cow<'_, Effect>)]) -> Products {
     let mut products = Products::default();
     for (_, effect) in effects {
         for seen in &effect.products {
@@ -193,33 +212,107 @@ pub(super) fn products_seen(effects: &[(u64, Cow<'_, Effect>)]) -> Products {
 pub(super) struct Written {
     pub(super) subject: SubjectId,
     pub(super) document: Document,
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: Bytes,
+    /// The batches, by their places, that changed it.
+    from: SmallVec<[usize; 2]>,
+    /// Among whose changes it is, and its number there.
+    pub(super) partition: u16,
+    pub(super) change_seq: u64,
 }
 
-/// Gives each document the version after its `former` one, and says how far it is folded now.
+/// Gives each document the version after its `former` one, says how far it is folded now, and numbers it among the changes of the
+/// first partition that had a part in it. `change_seqs` are the partitions' greatest numbers, in the order of the batches.
 pub(super) fn next_versions(
-    documents: Vec<(SubjectId, Document)>,
+    documents: Vec<Changed>,
     mut former: Map<SubjectId, (u64, AsOf)>,
     epoch: u64,
-    batch: &Batch<'_>,
+    batches: &[Batch<'_>],
+    change_seqs: &mut [u64],
 ) -> Vec<Written> {
-    let next = |(subject, mut document): (SubjectId, Document)| {
+    let mut next = |changed: Changed| {
+        let Changed {
+            subject,
+            mut document,
+            from,
+        } = changed;
         let (n, as_of) = former.remove(&subject).unwrap_or_default();
         document.version = Version {
             epoch,
             n: n.saturating_add(1),
         };
-        document.stored_at = batch.now;
         document.as_of = as_of;
-        document.as_of.advance(batch.next.partition, batch.next.offset);
-        let bytes = document.encode();
-        Written {
+        let from = batches_of(batches, &from);
+        for next in from.iter().filter_map(|at| Some(batches.get(*at)?.next)) {
+            document.as_of.advance(next.partition, next.offset);
+        }
+        let first = from.first().copied()?;
+        let (batch, change_seq) = batches.get(first).zip(change_seqs.get_mut(first))?;
+        document.stored_at = batch.now;
+        *change_seq = change_seq.saturating_add(1);
+        let bytes = document.encode().into();
+        Some(Written {
             subject,
             document,
             bytes,
-        }
+            from,
+            partition: batch.next.partition,
+            change_seq: *change_seq,
+        })
     };
-    documents.into_iter().map(next).collect()
+    documents.into_iter().filter_map(&mut next).collect()
+}
+
+/// Which of `batches` are of the partitions `from`, and all where it names none.
+fn batches_of(batches: &[Batch<'_>], from: &Partitions) -> SmallVec<[usize; 2]> {
+    let is_named = |at: &usize| {
+        batches
+            .get(*at)
+            .is_some_and(|batch| from.contains(&batch.next.partition))
+    };
+    let named: SmallVec<[usize; 2]> = (0..batches.len()).filter(is_named).collect();
+    match named.is_empty() {
+        true => (0..batches.len()).collect(),
+        false => named,
+    }
+}
+
+/// What became of each batch.
+pub(super) fn applied(
+    batches: &[Batch<'_>],
+    candidates: &[(Place, &Effect)],
+    new: &[(Place, &Effect)],
+    quarantined: &[Quarantined<'_>],
+    documents: &[Written],
+    change_seqs: &[u64],
+) -> Vec<Applied> {
+    let mut applied: Vec<Applied> = batches
+        .iter()
+        .zip(change_seqs)
+        .map(|(batch, change_seq)| {
+            let partition = batch.next.partition;
+            let of = |effects: &[(Place, &Effect)]| {
+                let of_partition = effects.iter().filter(|(place, _)| place.partition == partition);
+                of_partition.count() as u64
+            };
+            let set_aside = quarantined.iter().filter(|row| row.place.partition == partition);
+            Applied {
+                documents: Vec::new(),
+                new_events: of(new),
+                duplicate_events: of(candidates) - of(new),
+                quarantined: set_aside.count() as u64,
+                change_seq: *change_seq,
+            }
+        })
+        .collect();
+    for written in documents {
+        for at in &written.from {
+            if let Some(applied) = applied.get_mut(*at) {
+                let (subject, bytes) = (written.subject.clone(), written.bytes.clone());
+                applied.documents.push((subject, written.document.version, bytes));
+            }
+        }
+    }
+    applied
 }
 
 /// A subject in a segment.

@@ -57,14 +57,14 @@ pub struct Batch<'a> {
 /// What one [`Warehouse::apply`] did.
 #[derive(Debug, Default)]
 pub struct Applied {
-    /// The documents written, encoded, for the hot store.
+    /// The documents that it changed, encoded, for the hot store.
     pub documents: Vec<(SubjectId, Version, Bytes)>,
     /// Events that were new.
     pub new_events: u64,
     /// Events whose id had been seen.
     pub duplicate_events: u64,
     pub quarantined: u64,
-    /// The greatest change number that the partition has given: the last one of `documents` where there are any.
+    /// The greatest change number that the partition has given.
     pub change_seq: u64,
 }
 
@@ -145,7 +145,14 @@ pub trait Warehouse: Send + Sync + std::fmt::Debug {
     async fn position(&self, partition: u16) -> Result<Option<StoredPosition>, WarehouseError>;
 
     /// Applies a batch, all or nothing.
-    async fn apply(&self, batch: &Batch<'_>) -> Result<Applied, WarehouseError>;
+    async fn apply(&self, batch: &Batch<'_>) -> Result<Applied, WarehouseError> {
+        let applied = self.apply_together(std::slice::from_ref(batch)).await?;
+        Ok(applied.into_iter().next().unwrap_or_default())
+    }
+
+    /// Applies batches of different partitions of one log in one transaction, all or nothing: much of what a transaction costs is the
+    /// same whatever it does. Says of each batch what it did, in their order; a document that several changed is among what each did.
+    async fn apply_together(&self, batches: &[Batch<'_>]) -> Result<Vec<Applied>, WarehouseError>;
 
     /// The encoded documents of those of `subjects` that have one, in no order.
     async fn documents(

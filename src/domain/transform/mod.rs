@@ -115,6 +115,18 @@ pub enum IdentityClaim {
     },
 }
 
+impl IdentityClaim {
+    /// Of whom it speaks.
+    pub fn identities(&self) -> [&SubjectId; 2] {
+        match self {
+            IdentityClaim::Link { anonymous, user, .. } | IdentityClaim::Unlink { anonymous, user } => {
+                [anonymous, user]
+            }
+            IdentityClaim::Alias { user, previous } => [user, previous],
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Proof {

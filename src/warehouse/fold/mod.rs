@@ -29,6 +29,13 @@ use crate::domain::transform::Effect;
 pub(super) type Map<K, V> = std::collections::HashMap<K, V, RandomState>;
 pub(super) type Set<K> = std::collections::HashSet<K, RandomState>;
 
+/// Where a record stands in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Place {
+    pub(super) partition: u16,
+    pub(super) offset: u64,
+}
+
 /// The code under which an event older than the dedupe window is quarantined.
 pub(super) const TOO_OLD: &str = "older_than_dedupe_window";
 
@@ -49,24 +56,25 @@ pub(super) fn dedupe_time(event: &Event) -> Option<Timestamp> {
 #[derive(Debug, Default)]
 pub(super) struct Folded<'e> {
     /// Each as it counted: where the shopper had denied analytics before, without the shopper.
-    pub(super) counted: Vec<(u64, Cow<'e, Effect>)>,
-    /// Offsets of those in quarantine whose shopper had denied analytics before, and must not be kept there either.
-    pub(super) unnamed: Set<u64>,
+    pub(super) counted: Vec<(Place, Cow<'e, Effect>)>,
+    /// Those in quarantine whose shopper had denied analytics before, and must not be kept there either.
+    pub(super) unnamed: Set<Place>,
 }
 
-/// Folds new `effects`, in log order. Of an effect that goes to quarantine only its consent counts.
+/// Folds new `effects`, those of a partition in log order. Of an effect that goes to quarantine only its consent counts.
 pub(super) fn fold<'e>(
-    effects: &[(u64, &'e Effect)],
+    effects: &[(Place, &'e Effect)],
     orders: &mut Orders,
     people: &mut People,
     parts: &mut Parts,
 ) -> Folded<'e> {
     let mut folded = Folded::default();
     folded.counted.reserve(effects.len());
-    for (offset, effect) in effects {
+    for (place, effect) in effects {
+        parts.turn_to(place.partition);
         if effect.quarantine.is_some() {
             if is_denied(effect, people, parts) {
-                folded.unnamed.insert(*offset);
+                folded.unnamed.insert(*place);
             }
             fold_consent(effect, people, parts);
             continue;
@@ -77,7 +85,7 @@ pub(super) fn fold<'e>(
             Cow::Borrowed(*effect)
         };
         fold_one(&effect, orders, people, parts);
-        folded.counted.push((*offset, effect));
+        folded.counted.push((*place, effect));
     }
     folded
 }
@@ -86,6 +94,9 @@ fn fold_one(effect: &Effect, orders: &mut Orders, people: &mut People, parts: &m
     let shop = &effect.event.shop;
     if let Some(claim) = &effect.identity {
         people.claim(claim, &effect.event.stamp());
+        for identity in claim.identities() {
+            parts.touch(identity);
+        }
     }
     if let Some(subject) = &effect.subject {
         parts.fold(shop, subject, &effect.contribution, None, people);

@@ -8,6 +8,8 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::people::People;
 use super::{Map, Set};
 use crate::domain::consent::Stated;
@@ -18,7 +20,12 @@ use crate::domain::profile::{AsOf, Contribution, Document, ProfilePart, Version}
 #[derive(Debug, Default)]
 pub(in crate::warehouse) struct Parts {
     parts: Map<SubjectId, Part>,
+    /// Whose effects are being folded.
+    partition: u16,
 }
+
+/// Partitions of the log, each once and in no order. Nearly always it is one.
+pub(in crate::warehouse) type Partitions = SmallVec<[u16; 2]>;
 
 /// Where a part is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +44,8 @@ struct Part {
     kept: Kept,
     /// Where it goes, where the document is written as well.
     keep: Option<Kept>,
+    /// Whose effects changed it, or whom it belongs to.
+    from: Partitions,
 }
 
 impl Part {
@@ -46,6 +55,7 @@ impl Part {
             changed: false,
             kept,
             keep: None,
+            from: Partitions::new(),
         }
     }
 }
@@ -60,9 +70,18 @@ impl Default for Part {
 #[derive(Debug)]
 pub(in crate::warehouse) struct Outcome {
     /// Version and `as_of` are for the backend to set.
-    pub(in crate::warehouse) documents: Vec<(SubjectId, Document)>,
+    pub(in crate::warehouse) documents: Vec<Changed>,
     /// Encoded; `None` for one that is in its document from now on.
     pub(in crate::warehouse) parts: Vec<(SubjectId, Option<Vec<u8>>)>,
+}
+
+/// A document that is to be written.
+#[derive(Debug)]
+pub(in crate::warehouse) struct Changed {
+    pub(in crate::warehouse) subject: SubjectId,
+    pub(in crate::warehouse) document: Document,
+    /// Whose effects changed it.
+    pub(in crate::warehouse) from: Partitions,
 }
 
 /// Owners and members before a batch, to tell what it changed.
@@ -102,6 +121,17 @@ impl Parts {
         self.parts.insert(subject, Part::stored(part, kept));
     }
 
+    /// What follows comes from this partition.
+    pub(super) fn turn_to(&mut self, partition: u16) {
+        self.partition = partition;
+    }
+
+    /// Notes that something was said of whom an identity belongs to.
+    pub(super) fn touch(&mut self, subject: &SubjectId) {
+        let part = self.parts.entry(subject.clone()).or_default();
+        add(&mut part.from, self.partition);
+    }
+
     /// Folds a contribution into a part, in the generation given or else in the current one of the person it
     /// belongs to. Returns that generation.
     pub(super) fn fold(
@@ -124,6 +154,7 @@ impl Parts {
             };
             part.part.fold(contribution, generation);
             part.changed = true;
+            add(&mut part.from, self.partition);
         }
         generation
     }
@@ -161,15 +192,25 @@ impl Parts {
         let users: Vec<SubjectId> = people.users().cloned().collect();
         for user in users {
             let members = people.members(&user);
-            let regrouped = before.members.get(&user).is_some_and(|before| *before != members);
-            if regrouped || members.iter().any(|member| self.is_changed(member)) {
+            let former = before.members.get(&user).filter(|former| **former != members);
+            if former.is_some() || members.iter().any(|member| self.is_changed(member)) {
                 let merged = self.merged(&members);
+                // Who left has said so as well.
+                let from = self.from(
+                    members
+                        .iter()
+                        .chain(former.into_iter().flat_map(|former| former.iter())),
+                );
                 let own = self.parts.entry(user.clone()).or_default();
                 own.keep = Some(match own.part == merged {
                     true => Kept::InDocument,
                     false => Kept::Apart,
                 });
-                documents.push((user, document(merged, None)));
+                documents.push(Changed {
+                    subject: user,
+                    document: document(merged, None),
+                    from,
+                });
             }
         }
         for guest in people.touched().filter(|subject| !subject.is_user()) {
@@ -183,7 +224,11 @@ impl Parts {
                 if own.kept != Kept::InDocument {
                     parts.push((guest.clone(), None));
                 }
-                documents.push((guest.clone(), document(own.part, linked_user)));
+                documents.push(Changed {
+                    subject: guest.clone(),
+                    document: document(own.part, linked_user),
+                    from: own.from,
+                });
             }
         }
         for (subject, own) in self.parts {
@@ -200,9 +245,18 @@ impl Parts {
                 parts.push((subject, bytes));
             }
         }
-        documents.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        documents.sort_unstable_by(|a, b| a.subject.cmp(&b.subject));
         parts.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         Outcome { documents, parts }
+    }
+
+    /// Whose effects changed the parts of `members`.
+    fn from<'m>(&self, members: impl Iterator<Item = &'m SubjectId>) -> Partitions {
+        let mut from = Partitions::new();
+        for part in members.filter_map(|member| self.parts.get(member)) {
+            part.from.iter().for_each(|partition| add(&mut from, *partition));
+        }
+        from
     }
 
     /// In the order of the subjects, so that sums of floats do not depend on who was linked last.
@@ -214,6 +268,12 @@ impl Parts {
             merged.merge(&part.part);
         }
         merged
+    }
+}
+
+fn add(partitions: &mut Partitions, partition: u16) {
+    if !partitions.contains(&partition) {
+        partitions.push(partition);
     }
 }
 

@@ -1,6 +1,6 @@
-//! One batch, one transaction, read from top to bottom.
+//! Batches in one transaction, read from top to bottom.
 //!
-//! Batches of different partitions meet at orders, identities, event ids and products. They meet in that order, and
+//! Transactions of different partitions meet at orders, identities, event ids and products. They meet in that order, and
 //! within each in key order, so that none waits for one that waits for it; where it happens all the same the server
 //! ends one of them, and that one begins again.
 //!
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use sqlx::{PgConnection, Postgres, Transaction};
 
-use super::error::{Failure, commit, natural};
+use super::error::{Failure, commit};
 use super::profiles::Former;
 use super::{
     BEGIN, PgWarehouse, WRITE, decisions, events, experiments, identity, orders, position, products,
@@ -22,12 +22,12 @@ use super::{
 use crate::domain::ids::{Shop, SubjectId};
 use crate::domain::transform::Effect;
 use crate::warehouse::batch::{
-    days, decisions_served, next_versions, products_seen, sort_out, with_quarantined,
+    applied, days, decisions_served, next_versions, products_seen, sort_out, with_quarantined,
 };
 use crate::warehouse::fold::orders::Orders;
 use crate::warehouse::fold::parts::Before;
 use crate::warehouse::fold::people::People;
-use crate::warehouse::fold::{Folded, fold};
+use crate::warehouse::fold::{Folded, Place, fold};
 use crate::warehouse::{Applied, Batch, WarehouseError};
 
 /// Beginning again is rare; so many times in a row means that something else is wrong.
@@ -36,16 +36,22 @@ const ATTEMPTS: u32 = 6;
 /// Subjects to lock beyond the guess.
 type Also = BTreeMap<SubjectId, Shop>;
 
-pub(super) async fn apply(warehouse: &PgWarehouse, batch: &Batch<'_>) -> Result<Applied, WarehouseError> {
+pub(super) async fn apply(
+    warehouse: &PgWarehouse,
+    batches: &[Batch<'_>],
+) -> Result<Vec<Applied>, WarehouseError> {
+    let Some(first) = batches.first() else {
+        return Ok(Vec::new());
+    };
     let mut also = Also::new();
     let mut attempt = 1;
     loop {
-        match apply_once(warehouse, batch, &mut also).await {
+        match apply_once(warehouse, batches, first, &mut also).await {
             Err(Failure::Again(reason)) if attempt < ATTEMPTS => {
-                tracing::debug!(partition = batch.next.partition, attempt, %reason, "batch begins again");
+                tracing::debug!(partition = first.next.partition, attempt, %reason, "batch begins again");
                 warehouse.partitions.forget();
                 // Apart from each other, so that the same two don't meet again.
-                let apart = u64::from(batch.next.partition % 8 + 1) * u64::from(attempt);
+                let apart = u64::from(first.next.partition % 8 + 1) * u64::from(attempt);
                 tokio::time::sleep(Duration::from_millis(2 * apart)).await;
                 attempt += 1;
             }
@@ -54,8 +60,13 @@ pub(super) async fn apply(warehouse: &PgWarehouse, batch: &Batch<'_>) -> Result<
     }
 }
 
-async fn apply_once(warehouse: &PgWarehouse, batch: &Batch<'_>, also: &mut Also) -> Result<Applied, Failure> {
-    let written = tokio::time::timeout(WRITE, write(warehouse, batch, also)).await;
+async fn apply_once(
+    warehouse: &PgWarehouse,
+    batches: &[Batch<'_>],
+    first: &Batch<'_>,
+    also: &mut Also,
+) -> Result<Vec<Applied>, Failure> {
+    let written = tokio::time::timeout(WRITE, write(warehouse, batches, first, also)).await;
     let Written {
         tx,
         applied,
@@ -70,43 +81,41 @@ async fn apply_once(warehouse: &PgWarehouse, batch: &Batch<'_>, also: &mut Also)
 /// What is left to commit.
 struct Written {
     tx: Transaction<'static, Postgres>,
-    applied: Applied,
+    applied: Vec<Applied>,
     new_days: BTreeSet<i64>,
 }
 
 /// All of the transaction but its commit.
-async fn write(warehouse: &PgWarehouse, batch: &Batch<'_>, also: &mut Also) -> Result<Written, Failure> {
+async fn write(
+    warehouse: &PgWarehouse,
+    batches: &[Batch<'_>],
+    first: &Batch<'_>,
+    also: &mut Also,
+) -> Result<Written, Failure> {
     let epoch = warehouse.ready().await?;
-    warehouse.partitions.ensure(&warehouse.writer, batch).await?;
+    warehouse.partitions.ensure(&warehouse.writer, batches).await?;
     let mut tx = warehouse.writer.begin_with(BEGIN).await?;
-    let partition = batch.next.partition;
 
-    // The position is compared first and moved at the end; in between its row is ours.
-    let locked = position::lock(&mut tx, batch.next, batch.now).await?;
-    if locked.found != batch.expected {
-        return Err(WarehouseError::PositionMoved {
-            expected: batch.expected,
-            found: locked.found,
-        }
-        .into());
-    }
+    // The positions are compared first and moved at the end; in between their rows are ours.
+    let locked = position::lock(&mut tx, batches).await?;
+    let mut change_seqs = compare(batches, &locked)?;
 
     // What does not count; and what does, once.
-    let (quarantined, candidates) = sort_out(batch);
+    let (quarantined, candidates) = sort_out(batches);
     let new = events::remember(&mut tx, &candidates).await?;
-    let effects = with_quarantined(batch, &new);
+    let effects = with_quarantined(batches, &new);
 
     // Everything stored that the effects may change, locked; then the effects, one after the other.
     let mut orders = orders::read(&mut tx, &new).await?;
     let (mut people, before, former) = lock_people(&mut tx, &effects, &orders, also).await?;
     let Former { progress, mut parts } = former;
     let Folded { counted, unnamed } = fold(&effects, &mut orders, &mut people, &mut parts);
-    quarantine::insert(&mut tx, &batch.next, &quarantined, &unnamed, batch.now).await?;
+    quarantine::insert(&mut tx, first.next.log_id, &quarantined, &unnamed, first.now).await?;
 
     // Facts and dimensions.
     let new_days = warehouse.dates.unknown(&days(&counted));
     events::insert_dates(&mut tx, &new_days).await?;
-    events::insert(&mut tx, partition, &counted).await?;
+    events::insert(&mut tx, &counted).await?;
     let decisions = decisions_served(&counted);
     decisions::insert(&mut tx, &decisions).await?;
     experiments::insert(&mut tx, &decisions).await?;
@@ -117,38 +126,18 @@ async fn write(warehouse: &PgWarehouse, batch: &Batch<'_>, also: &mut Also) -> R
     let folded = parts.outcome(&before, &mut people);
     profiles::write_parts(&mut tx, &folded.parts).await?;
     let stored = progress.keys().cloned().collect();
-    let documents = next_versions(folded.documents, progress, epoch, batch);
-    let change_seq = profiles::write_documents(
-        &mut tx,
-        &documents,
-        &stored,
-        &people,
-        partition,
-        locked.change_seq,
-    )
-    .await?;
+    let documents = next_versions(folded.documents, progress, epoch, batches, &mut change_seqs);
+    profiles::write_documents(&mut tx, &documents, &stored, &people).await?;
 
-    if let Some(ruleset) = batch.ruleset {
-        segments::update(&mut tx, ruleset, &documents, &people, batch.now).await?;
+    if let Some(ruleset) = first.ruleset {
+        segments::update(&mut tx, ruleset, &documents, &people, first.now).await?;
     }
-    if let Some(floor) = batch.dedupe_floor {
-        warehouse
-            .pruner
-            .prune(&mut tx, floor, batch.effects.len())
-            .await?;
+    if let Some(floor) = first.dedupe_floor {
+        warehouse.pruner.prune(&mut tx, floor, effects.len()).await?;
     }
-    position::store(&mut tx, batch.next, change_seq, batch.now).await?;
+    position::store(&mut tx, batches, &change_seqs).await?;
     products::join(&mut tx, &products_seen(&counted)).await?;
-    let applied = Applied {
-        new_events: new.len() as u64,
-        duplicate_events: (candidates.len() - new.len()) as u64,
-        quarantined: quarantined.len() as u64,
-        change_seq: natural(change_seq)?,
-        documents: documents
-            .into_iter()
-            .map(|written| (written.subject, written.document.version, written.bytes.into()))
-            .collect(),
-    };
+    let applied = applied(batches, &candidates, &new, &quarantined, &documents, &change_seqs);
     Ok(Written {
         tx,
         applied,
@@ -156,10 +145,25 @@ async fn write(warehouse: &PgWarehouse, batch: &Batch<'_>, also: &mut Also) -> R
     })
 }
 
+/// The partitions' change numbers, if each stands where its batch expects it.
+fn compare(batches: &[Batch<'_>], locked: &[Option<position::Locked>]) -> Result<Vec<u64>, WarehouseError> {
+    let compared = batches.iter().zip(locked).map(|(batch, locked)| {
+        let found = locked.map(|locked| locked.found);
+        match found == batch.expected {
+            true => Ok(locked.map_or(0, |locked| locked.change_seq)),
+            false => Err(WarehouseError::PositionMoved {
+                expected: batch.expected,
+                found,
+            }),
+        }
+    });
+    compared.collect()
+}
+
 /// Locks everybody whose part or document the effects may change, and says who they are to each other.
 async fn lock_people(
     conn: &mut PgConnection,
-    effects: &[(u64, &Effect)],
+    effects: &[(Place, &Effect)],
     orders: &Orders,
     also: &mut Also,
 ) -> Result<(People, Before, Former), Failure> {
@@ -189,7 +193,7 @@ async fn lock_people(
 /// The people of the effects as the links say now, and every subject whose part must be locked.
 async fn read_people(
     conn: &mut PgConnection,
-    effects: &[(u64, &Effect)],
+    effects: &[(Place, &Effect)],
     orders: &Orders,
 ) -> Result<((People, Before), Also), Failure> {
     let mut people = People::of(effects.iter().map(|(_, effect)| *effect));

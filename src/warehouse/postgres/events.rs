@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use sha2::{Digest as _, Sha256};
@@ -15,7 +14,7 @@ use crate::domain::ids::{SubjectId, Timestamp};
 use crate::domain::transform::Effect;
 use crate::warehouse::WarehouseError;
 use crate::warehouse::batch::{choice, source};
-use crate::warehouse::fold::{Set, dedupe_time};
+use crate::warehouse::fold::{Place, Set, dedupe_time};
 
 /// How `event_seen` knows an event; SQL has the same as `event_digest(shop, event_id)`. A shop has no line break in it.
 fn digest_of(effect: &Effect) -> Digest {
@@ -33,8 +32,8 @@ fn digest_of(effect: &Effect) -> Digest {
 /// Where another batch remembers one of them at the same time, the one that comes second begins again.
 pub(super) async fn remember<'e>(
     conn: &mut PgConnection,
-    effects: &[(u64, &'e Effect)],
-) -> Result<Vec<(u64, &'e Effect)>, Failure> {
+    effects: &[(Place, &'e Effect)],
+) -> Result<Vec<(Place, &'e Effect)>, Failure> {
     let mut sorted: Vec<(Digest, usize)> = effects
         .iter()
         .enumerate()
@@ -79,13 +78,12 @@ const COPY: &str = "copy fact_event (shop, event_id, name, anonymous_id, user_id
 
 pub(super) async fn insert(
     conn: &mut PgConnection,
-    partition: u16,
-    effects: &[(u64, Cow<'_, Effect>)],
+    effects: &[(Place, Cow<'_, Effect>)],
 ) -> Result<(), Failure> {
     if effects.is_empty() {
         return Ok(());
     }
-    copy(conn, COPY, effects, |(offset, effect), rows| {
+    copy(conn, COPY, effects, |(place, effect), rows| {
         let event = &effect.event;
         let body = std::str::from_utf8(&event.body).map_err(|error| {
             WarehouseError::Rejected(format!("body of event {}: {error}", event.event_id).into())
@@ -104,8 +102,8 @@ pub(super) async fn insert(
         rows.day(Day(event.received_at.day()))?;
         rows.optional(event.consent.analytics.map(choice));
         rows.optional(event.consent.personalization.map(choice));
-        rows.int(i32::from(partition));
-        rows.bigint(integer(*offset)?);
+        rows.int(i32::from(place.partition));
+        rows.bigint(integer(place.offset)?);
         rows.text(body);
         Ok(())
     })
@@ -153,53 +151,84 @@ pub(super) async fn insert_dates(conn: &mut PgConnection, days: &BTreeSet<i64>) 
     Ok(())
 }
 
-/// Pruned at once beyond twice the batch's own number of events, so that a quiet shop is pruned as well and a
-/// busy one catches up.
-const PRUNE_AT_LEAST: usize = 64;
-
-/// How far the floor must have moved before it is looked again for ids that are older. Less: a statement in every small batch.
+/// How far the floor moves between two looks, unless [`PRUNE_EVENTS`] come first. Less: a statement in every small batch.
 const PRUNE_STEP_MS: i64 = 1_000;
+const PRUNE_EVENTS: usize = 512;
 
-/// Forgets ids.
-#[derive(Debug)]
+/// Pages looked through at once, and one more for so many events since the last look. A page holds some 150 ids, so a round takes a
+/// third of the time in which the table fills, whatever its size.
+const PRUNE_PAGES: usize = 16;
+const EVENTS_PER_PAGE: usize = 50;
+
+/// Forgets ids, in rounds through the pages of `event_seen`.
+///
+/// Ids are inserted in the order of time and forgotten in the same, so old ones stand together and a page of them goes at once. An index
+/// by time would name them, and be a sixth of what the server does for an event.
+#[derive(Debug, Default)]
 pub(super) struct Pruner {
-    /// Nothing older was left.
-    done: AtomicI64,
+    round: tokio::sync::Mutex<Round>,
 }
 
-impl Default for Pruner {
+#[derive(Debug)]
+struct Round {
+    /// The next page; `None` before the first look, which takes one by chance: a worker that starts again and again gets everywhere.
+    next: Option<i64>,
+    looked_at: Timestamp,
+    /// Since the last look.
+    events: usize,
+}
+
+impl Default for Round {
     fn default() -> Self {
-        Pruner {
-            done: AtomicI64::new(i64::MIN),
+        Round {
+            next: None,
+            looked_at: Timestamp(i64::MIN),
+            events: 0,
         }
     }
 }
 
 impl Pruner {
-    /// Forgets some of the ids older than `floor`, oldest first; rows that another batch prunes are left to it.
+    /// Forgets the ids older than `floor` on some pages. Rows that another batch prunes are left to it, and so is a look that it is taking.
     pub(super) async fn prune(
         &self,
         conn: &mut PgConnection,
         floor: Timestamp,
         events: usize,
     ) -> Result<(), Failure> {
-        if floor.0 < self.done.load(Ordering::Relaxed).saturating_add(PRUNE_STEP_MS) {
+        let Ok(mut round) = self.round.try_lock() else {
+            return Ok(());
+        };
+        round.events += events;
+        let is_due = floor.0 >= round.looked_at.0.saturating_add(PRUNE_STEP_MS);
+        if !is_due && round.events < PRUNE_EVENTS {
             return Ok(());
         }
-        let limit = events.saturating_mul(2).saturating_add(PRUNE_AT_LEAST);
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let pruned = sqlx::query!(
-            "delete from event_seen where ctid = any(array(
-                 select ctid from event_seen where prunable_time < $1 order by prunable_time limit $2
-                 for update skip locked))",
-            Instant(floor) as _,
-            limit
+        let pages = i64::try_from(PRUNE_PAGES + round.events / EVENTS_PER_PAGE).unwrap_or(i64::MAX);
+        let looked = sqlx::query!(
+            r#"with span as materialized (
+                   select pages, coalesce($1::bigint, floor(random() * greatest(pages - $2::bigint, 0))::bigint) as first
+                   from (select pg_relation_size('event_seen') / current_setting('block_size')::bigint as pages) as s),
+               pruned as (
+                   delete from event_seen where ctid = any(array(
+                       select ctid from event_seen
+                       where ctid >= (select format('(%s,0)', first)::tid from span)
+                       and ctid < (select format('(%s,0)', first + $2::bigint)::tid from span)
+                       and prunable_time < $3
+                       for update skip locked)))
+               select pages as "pages!", first as "first!" from span"#,
+            round.next,
+            pages,
+            Instant(floor) as _
         )
-        .execute(conn)
+        .fetch_one(conn)
         .await?;
-        if i64::try_from(pruned.rows_affected()).is_ok_and(|pruned| pruned < limit) {
-            self.done.store(floor.0, Ordering::Relaxed);
-        }
+        let next = looked.first.saturating_add(pages);
+        *round = Round {
+            next: Some(if next < looked.pages { next } else { 0 }),
+            looked_at: floor,
+            events: 0,
+        };
         Ok(())
     }
 }

@@ -296,8 +296,8 @@ impl Warehouse for PgWarehouse {
         within(READ, self.read_position(partition)).await
     }
 
-    async fn apply(&self, batch: &Batch<'_>) -> Result<Applied, WarehouseError> {
-        apply::apply(self, batch).await
+    async fn apply_together(&self, batches: &[Batch<'_>]) -> Result<Vec<Applied>, WarehouseError> {
+        apply::apply(self, batches).await
     }
 
     async fn documents(

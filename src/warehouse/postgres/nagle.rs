@@ -36,9 +36,8 @@ mod tests {
     #[test]
     fn connections_to_the_port_send_at_once_and_others_are_left_alone() {
         let [server, other] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        let [to_server, to_other] = [&server, &other].map(|listener| {
-            TcpStream::connect(listener.local_addr().unwrap()).unwrap()
-        });
+        let [to_server, to_other] =
+            [&server, &other].map(|listener| TcpStream::connect(listener.local_addr().unwrap()).unwrap());
         disable(server.local_addr().unwrap().port());
         assert!(to_server.nodelay().unwrap());
         assert!(!to_other.nodelay().unwrap());

@@ -9,11 +9,11 @@ use super::error::{Failure, natural};
 use super::rows::{Day, Instant, column, rank, shared, shop};
 use crate::domain::ids::{Shop, SubjectId};
 use crate::domain::transform::{Effect, OrderLine, OrderReport, Rank, RefundReport};
-use crate::warehouse::fold::Map;
 use crate::warehouse::fold::orders::{OrderKey, OrderRow, Orders, RefundRow};
+use crate::warehouse::fold::{Map, Place};
 
 /// Reads what `effects` may change, with the orders locked until the transaction ends.
-pub(super) async fn read(conn: &mut PgConnection, effects: &[(u64, &Effect)]) -> Result<Orders, Failure> {
+pub(super) async fn read(conn: &mut PgConnection, effects: &[(Place, &Effect)]) -> Result<Orders, Failure> {
     let mut orders = Orders::default();
     let mut keys: BTreeSet<(&str, &str)> = BTreeSet::new();
     for (_, effect) in effects {

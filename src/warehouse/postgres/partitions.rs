@@ -23,17 +23,15 @@ pub(super) struct Partitions {
 }
 
 impl Partitions {
-    /// Makes what is missing for the batch, for now and for what comes next.
-    pub(super) async fn ensure(&self, writer: &PgPool, batch: &Batch<'_>) -> Result<(), Failure> {
-        let today = batch.now.day();
-        let mut days: BTreeSet<i64> = [today, today.saturating_add(AHEAD_DAYS)].into();
-        days.extend(
-            batch
-                .effects
-                .iter()
-                .map(|(_, effect)| effect.event.received_at)
-                .map(Timestamp::day),
-        );
+    /// Makes what is missing for the batches, for now and for what comes next.
+    pub(super) async fn ensure(&self, writer: &PgPool, batches: &[Batch<'_>]) -> Result<(), Failure> {
+        let mut days = BTreeSet::new();
+        for batch in batches {
+            let today = batch.now.day();
+            days.extend([today, today.saturating_add(AHEAD_DAYS)]);
+            let received = batch.effects.iter().map(|(_, effect)| effect.event.received_at);
+            days.extend(received.map(Timestamp::day));
+        }
         {
             let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             days.retain(|day| !known.contains(day));

@@ -3,17 +3,15 @@
 use sqlx::PgConnection;
 
 use super::error::{Failure, integer, natural};
-use super::rows::Instant;
-use crate::domain::ids::Timestamp;
-use crate::warehouse::{StoredPosition, WarehouseError};
+use super::rows::{Instant, column};
+use crate::warehouse::{Batch, StoredPosition, WarehouseError};
 
-/// The partition's row, locked until the transaction ends.
+/// A partition's row, locked until the transaction ends.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Locked {
-    /// `None` before the first batch.
-    pub(super) found: Option<StoredPosition>,
+    pub(super) found: StoredPosition,
     /// Of the partition's latest change of a profile.
-    pub(super) change_seq: i64,
+    pub(super) change_seq: u64,
 }
 
 pub(super) async fn read(conn: &mut PgConnection, partition: u16) -> Result<Option<StoredPosition>, Failure> {
@@ -49,68 +47,78 @@ fn stored(partition: u16, log_id: &str, offset: i64) -> Result<StoredPosition, F
     })
 }
 
-/// Locks the row of the partition, inserting it where it is absent: from here on nobody else moves it.
+/// Locks the rows of the partitions of `batches`, inserting those that are absent: from here on nobody else moves them. In the order of the
+/// batches; `None` before a partition's first one.
 pub(super) async fn lock(
     conn: &mut PgConnection,
-    next: StoredPosition,
-    now: Timestamp,
-) -> Result<Locked, Failure> {
-    if let Some(locked) = lock_stored(conn, next.partition).await? {
-        return Ok(locked);
+    batches: &[Batch<'_>],
+) -> Result<Vec<Option<Locked>>, Failure> {
+    let partitions = column(batches, |batch| i32::from(batch.next.partition));
+    let rows = sqlx::query!(
+        r#"select partition, log_id::text as "log_id!", next_offset, change_seq from position
+           where partition = any($1) order by partition for update"#,
+        &partitions
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    let mut found = Vec::with_capacity(batches.len());
+    let mut absent = Vec::new();
+    for batch in batches {
+        let partition = batch.next.partition;
+        match rows.iter().find(|row| row.partition == i32::from(partition)) {
+            Some(row) => found.push(Some(Locked {
+                found: stored(partition, &row.log_id, row.next_offset)?,
+                change_seq: natural(row.change_seq)?,
+            })),
+            None => {
+                absent.push(batch);
+                found.push(None);
+            }
+        }
     }
+    if !absent.is_empty() {
+        insert(conn, &absent).await?;
+    }
+    Ok(found)
+}
+
+async fn insert(conn: &mut PgConnection, batches: &[&Batch<'_>]) -> Result<(), Failure> {
     let inserted = sqlx::query!(
         "insert into position (partition, log_id, next_offset, change_seq, updated_at)
-         values ($1, $2::text::uuid, $3, 0, $4) on conflict do nothing",
-        i32::from(next.partition),
-        next.log_id.to_string(),
-        integer(next.offset)?,
-        Instant(now) as _
+         select unnest($1::int[]), unnest($2::text[])::uuid, 0, 0, unnest($3::timestamptz[]) on conflict do nothing",
+        column(batches, |batch| i32::from(batch.next.partition)) as _,
+        column(batches, |batch| batch.next.log_id.to_string()) as _,
+        column(batches, |batch| Instant(batch.now)) as _
     )
-    .execute(&mut *conn)
+    .execute(conn)
     .await?;
-    if inserted.rows_affected() == 1 {
-        return Ok(Locked {
-            found: None,
-            change_seq: 0,
-        });
+    match usize::try_from(inserted.rows_affected()) == Ok(batches.len()) {
+        true => Ok(()),
+        false => Err(Failure::Again("another worker began with a partition".into())),
     }
-    // Another worker was first.
-    lock_stored(conn, next.partition)
-        .await?
-        .ok_or_else(|| Failure::Again("the position came and went".into()))
 }
 
-async fn lock_stored(conn: &mut PgConnection, partition: u16) -> Result<Option<Locked>, Failure> {
-    let row = sqlx::query!(
-        r#"select log_id::text as "log_id!", next_offset, change_seq from position where partition = $1 for update"#,
-        i32::from(partition)
-    )
-    .fetch_optional(conn)
-    .await?;
-    row.map(|row| {
-        Ok(Locked {
-            found: Some(stored(partition, &row.log_id, row.next_offset)?),
-            change_seq: row.change_seq,
-        })
-    })
-    .transpose()
-}
-
-/// Moves the locked row.
+/// Moves the locked rows.
 pub(super) async fn store(
     conn: &mut PgConnection,
-    next: StoredPosition,
-    change_seq: i64,
-    now: Timestamp,
+    batches: &[Batch<'_>],
+    change_seqs: &[u64],
 ) -> Result<(), Failure> {
+    let mut numbers = Vec::with_capacity(batches.len());
+    for (batch, change_seq) in batches.iter().zip(change_seqs) {
+        numbers.push((integer(batch.next.offset)?, integer(*change_seq)?));
+    }
     sqlx::query!(
-        "update position set log_id = $2::text::uuid, next_offset = $3, change_seq = $4, updated_at = $5
-         where partition = $1",
-        i32::from(next.partition),
-        next.log_id.to_string(),
-        integer(next.offset)?,
-        change_seq,
-        Instant(now) as _
+        "update position as p set log_id = k.log_id, next_offset = k.next_offset, change_seq = k.change_seq,
+                                  updated_at = k.updated_at
+         from (select unnest($1::int[]) as partition, unnest($2::text[])::uuid as log_id, unnest($3::bigint[]) as next_offset,
+                      unnest($4::bigint[]) as change_seq, unnest($5::timestamptz[]) as updated_at) as k
+         where p.partition = k.partition",
+        column(batches, |batch| i32::from(batch.next.partition)) as _,
+        column(batches, |batch| batch.next.log_id.to_string()) as _,
+        column(&numbers, |(offset, _)| *offset) as _,
+        column(&numbers, |(_, change_seq)| *change_seq) as _,
+        column(batches, |batch| Instant(batch.now)) as _
     )
     .execute(conn)
     .await?;

@@ -238,7 +238,7 @@ struct Row<'d> {
     change_seq: i64,
 }
 
-/// Writes documents; the first one gets the change number after `change_seq`. Returns the last one given.
+/// Writes documents.
 ///
 /// All parts are locked, so whether a document is `stored` is known, and an update alone is much cheaper than an insert that meets
 /// a row.
@@ -247,13 +247,9 @@ pub(super) async fn write_documents(
     documents: &[Written],
     stored: &Set<SubjectId>,
     people: &People,
-    partition: u16,
-    change_seq: i64,
-) -> Result<i64, Failure> {
+) -> Result<(), Failure> {
     let (mut former, mut new) = (Vec::with_capacity(documents.len()), Vec::new());
-    let mut last = change_seq;
     for written in documents {
-        last = last.saturating_add(1);
         let Version { epoch, n } = written.document.version;
         let row = Row {
             shop: people
@@ -264,7 +260,7 @@ pub(super) async fn write_documents(
             n: integer(n)?,
             as_of: serde_json::to_string(&written.document.as_of)
                 .map_err(|error| WarehouseError::Rejected(error.to_string().into()))?,
-            change_seq: last,
+            change_seq: integer(written.change_seq)?,
         };
         match stored.contains(&written.subject) {
             true => former.push(row),
@@ -272,20 +268,20 @@ pub(super) async fn write_documents(
         }
     }
     if !former.is_empty() {
-        update(conn, partition, &former).await?;
+        update(conn, &former).await?;
     }
     if !new.is_empty() {
-        insert(conn, partition, &new).await?;
+        insert(conn, &new).await?;
     }
-    Ok(last)
+    Ok(())
 }
 
-/// Runs a statement whose parameters are the partition and the columns of the rows.
+/// Runs a statement whose parameters are the columns of the rows.
 macro_rules! run {
-    ($conn:expr, $partition:expr, $rows:expr, $sql:literal) => {
+    ($conn:expr, $rows:expr, $sql:literal) => {
         sqlx::query!(
             $sql,
-            i32::from($partition),
+            column($rows, |row| i32::from(row.written.partition)) as _,
             column($rows, |row| row.shop.as_str()) as _,
             column($rows, |row| row.written.subject.as_str()) as _,
             column($rows, |row| row
@@ -312,7 +308,7 @@ macro_rules! run {
                 &row.written.document.part,
                 ProfilePart::refunded_minor
             )) as _,
-            column($rows, |row| row.written.bytes.as_slice()) as _,
+            column($rows, |row| &*row.written.bytes) as _,
             column($rows, |row| row.as_of.as_str()) as _
         )
         .execute($conn)
@@ -320,18 +316,17 @@ macro_rules! run {
     };
 }
 
-async fn update(conn: &mut PgConnection, partition: u16, rows: &[Row<'_>]) -> Result<(), Failure> {
+async fn update(conn: &mut PgConnection, rows: &[Row<'_>]) -> Result<(), Failure> {
     let updated = run!(
         conn,
-        partition,
         rows,
         "update customer_profile as p
-         set linked_user_id = k.linked_user_id, epoch = k.epoch, n = k.n, partition = $1::int,
+         set linked_user_id = k.linked_user_id, epoch = k.epoch, n = k.n, partition = k.partition,
              change_seq = k.change_seq, as_of = k.as_of::json, first_seen = k.first_seen, last_seen = k.last_seen,
              last_order = k.last_order, orders = k.orders, cancelled_orders = k.cancelled_orders, refunds = k.refunds,
              currency = k.currency, revenue_minor = k.revenue_minor, refunded_minor = k.refunded_minor,
              document = k.document
-         from (select unnest($2::text[]) as shop, unnest($3::text[]) as subject, unnest($4::text[]) as linked_user_id,
+         from (select unnest($1::int[]) as partition, unnest($2::text[]) as shop, unnest($3::text[]) as subject, unnest($4::text[]) as linked_user_id,
                       unnest($5::bigint[]) as epoch, unnest($6::bigint[]) as n, unnest($7::bigint[]) as change_seq,
                       unnest($8::timestamptz[]) as first_seen, unnest($9::timestamptz[]) as last_seen,
                       unnest($10::timestamptz[]) as last_order, unnest($11::bigint[]) as orders,
@@ -347,18 +342,17 @@ async fn update(conn: &mut PgConnection, partition: u16, rows: &[Row<'_>]) -> Re
     }
 }
 
-async fn insert(conn: &mut PgConnection, partition: u16, rows: &[Row<'_>]) -> Result<(), Failure> {
+async fn insert(conn: &mut PgConnection, rows: &[Row<'_>]) -> Result<(), Failure> {
     run!(
         conn,
-        partition,
         rows,
         "insert into customer_profile (shop, subject, linked_user_id, epoch, n, partition, change_seq, as_of,
                                        first_seen, last_seen, last_order, orders, cancelled_orders, refunds, currency,
                                        revenue_minor, refunded_minor, document)
-         select k.shop, k.subject, k.linked_user_id, k.epoch, k.n, $1::int, k.change_seq, k.as_of::json,
+         select k.shop, k.subject, k.linked_user_id, k.epoch, k.n, k.partition, k.change_seq, k.as_of::json,
                 k.first_seen, k.last_seen, k.last_order, k.orders, k.cancelled_orders, k.refunds, k.currency,
                 k.revenue_minor, k.refunded_minor, k.document
-         from (select unnest($2::text[]) as shop, unnest($3::text[]) as subject, unnest($4::text[]) as linked_user_id,
+         from (select unnest($1::int[]) as partition, unnest($2::text[]) as shop, unnest($3::text[]) as subject, unnest($4::text[]) as linked_user_id,
                       unnest($5::bigint[]) as epoch, unnest($6::bigint[]) as n, unnest($7::bigint[]) as change_seq,
                       unnest($8::timestamptz[]) as first_seen, unnest($9::timestamptz[]) as last_seen,
                       unnest($10::timestamptz[]) as last_order, unnest($11::bigint[]) as orders,

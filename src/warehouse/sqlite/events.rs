@@ -11,23 +11,23 @@ use crate::domain::ids::Timestamp;
 use crate::domain::transform::Effect;
 use crate::warehouse::WarehouseError;
 use crate::warehouse::batch::{choice, source};
-use crate::warehouse::fold::{Set, dedupe_time};
+use crate::warehouse::fold::{Place, Set, dedupe_time};
 
 /// Remembers the ids of `effects`; returns those that were not seen before, each id once, in log order.
 pub(super) async fn remember<'e>(
     conn: &mut SqliteConnection,
-    effects: &[(u64, &'e Effect)],
-) -> Result<Vec<(u64, &'e Effect)>, WarehouseError> {
+    effects: &[(Place, &'e Effect)],
+) -> Result<Vec<(Place, &'e Effect)>, WarehouseError> {
     // In the order of the key: neighbours share pages, whatever order the log has.
     let mut by_key = effects.to_vec();
     by_key.sort_unstable_by(|(_, a), (_, b)| key(a).cmp(&key(b)));
     let seen = seen(conn, &by_key).await?;
     let mut known: Set<(&str, &str)> = seen.iter().map(|(shop, id)| (&**shop, &**id)).collect();
     let mut new = Vec::with_capacity(effects.len());
-    for (offset, effect) in effects {
+    for (place, effect) in effects {
         // Of two events with one id in one batch the first counts.
         if known.insert(key(effect)) {
-            new.push((*offset, *effect));
+            new.push((*place, *effect));
         }
     }
     if new.len() < effects.len() {
@@ -46,7 +46,7 @@ fn key(effect: &Effect) -> (&str, &str) {
 /// a row per new event, and nearly all are new.
 async fn seen(
     conn: &mut SqliteConnection,
-    effects: &[(u64, &Effect)],
+    effects: &[(Place, &Effect)],
 ) -> Result<Vec<(String, String)>, WarehouseError> {
     let keys: Vec<(&str, &str)> = effects.iter().map(|(_, effect)| key(effect)).collect();
     fetch_packed(
@@ -64,7 +64,10 @@ const INSERT_SEEN: Insert = Insert {
     then: "",
 };
 
-async fn insert_seen(conn: &mut SqliteConnection, effects: &[(u64, &Effect)]) -> Result<(), WarehouseError> {
+async fn insert_seen(
+    conn: &mut SqliteConnection,
+    effects: &[(Place, &Effect)],
+) -> Result<(), WarehouseError> {
     INSERT_SEEN
         .run(conn, effects, |(_, effect), values| {
             let event = &effect.event;
@@ -84,18 +87,17 @@ const INSERT: Insert = Insert {
 
 pub(super) async fn insert(
     conn: &mut SqliteConnection,
-    partition: u16,
-    effects: &[(u64, Cow<'_, Effect>)],
+    effects: &[(Place, Cow<'_, Effect>)],
 ) -> Result<(), WarehouseError> {
     let mut rows = Vec::with_capacity(effects.len());
-    for (offset, effect) in effects {
+    for (place, effect) in effects {
         let body = std::str::from_utf8(&effect.event.body).map_err(|error| {
             WarehouseError::Rejected(format!("body of event {}: {error}", effect.event.event_id).into())
         })?;
-        rows.push((integer(*offset)?, &effect.event, body));
+        rows.push((place.partition, integer(place.offset)?, &effect.event, body));
     }
     INSERT
-        .run(conn, &rows, |(offset, event, body), values| {
+        .run(conn, &rows, |(partition, offset, event, body), values| {
             values
                 .push_shop(&event.shop)
                 .push_shared(&event.event_id)
@@ -114,7 +116,7 @@ pub(super) async fn insert(
             values
                 .push(event.consent.analytics.map(choice))
                 .push(event.consent.personalization.map(choice));
-            values.push(partition).push(*offset).push(*body);
+            values.push(*partition).push(*offset).push(*body);
         })
         .await?;
     Ok(())

@@ -153,8 +153,8 @@ impl Warehouse for SqliteWarehouse {
             .map(|row| row.position))
     }
 
-    async fn apply(&self, batch: &Batch<'_>) -> Result<Applied, WarehouseError> {
-        apply::apply(self, batch).await
+    async fn apply_together(&self, batches: &[Batch<'_>]) -> Result<Vec<Applied>, WarehouseError> {
+        apply::apply(self, batches).await
     }
 
     async fn documents(
@@ -178,7 +178,7 @@ impl Warehouse for SqliteWarehouse {
     async fn changes(&self, partition: u16, after: u64, limit: u32) -> Result<Changes, WarehouseError> {
         let mut conn = self.readers.acquire().await?;
         let newest = match position::read(&mut conn, partition).await? {
-            Some(row) => error::natural(row.change_seq)?,
+            Some(row) => row.change_seq,
             None => 0,
         };
         let documents = profiles::changes(&mut conn, partition, after, limit).await?;

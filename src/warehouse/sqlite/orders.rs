@@ -10,12 +10,12 @@ use crate::domain::ids::{Shop, SubjectId};
 use crate::domain::transform::{Effect, OrderLine, OrderReport, Rank, RefundReport};
 use crate::warehouse::WarehouseError;
 use crate::warehouse::fold::orders::{OrderKey, OrderRow, Orders, RefundRow};
-use crate::warehouse::fold::{Map, Set};
+use crate::warehouse::fold::{Map, Place, Set};
 
 /// Reads what `effects` may change.
 pub(super) async fn read(
     conn: &mut SqliteConnection,
-    effects: &[(u64, &Effect)],
+    effects: &[(Place, &Effect)],
 ) -> Result<Orders, WarehouseError> {
     let mut order_ids: Set<(&str, &str)> = Set::default();
     let mut refund_ids: Set<(&str, &str, &str)> = Set::default();

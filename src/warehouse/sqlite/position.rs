@@ -10,7 +10,7 @@ use crate::warehouse::{StoredPosition, WarehouseError};
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PositionRow {
     pub(super) position: StoredPosition,
-    pub(super) change_seq: i64,
+    pub(super) change_seq: u64,
 }
 
 pub(super) async fn read(
@@ -34,14 +34,14 @@ pub(super) async fn read(
             partition,
             offset: natural(offset)?,
         },
-        change_seq,
+        change_seq: natural(change_seq)?,
     }))
 }
 
 pub(super) async fn store(
     conn: &mut SqliteConnection,
     position: StoredPosition,
-    change_seq: i64,
+    change_seq: u64,
     now: Timestamp,
 ) -> Result<(), WarehouseError> {
     sqlx::query(
@@ -52,7 +52,7 @@ pub(super) async fn store(
     .bind(position.partition)
     .bind(position.log_id.to_string())
     .bind(integer(position.offset)?)
-    .bind(change_seq)
+    .bind(integer(change_seq)?)
     .bind(now.0)
     .execute(conn)
     .await?;

@@ -178,49 +178,51 @@ const WRITE_DOCUMENTS: Insert = Insert {
            refunded_minor = excluded.refunded_minor, document = excluded.document",
 };
 
-/// Writes documents; the first one gets the change number after `change_seq`. Returns the last one given.
 pub(super) async fn write_documents(
     conn: &mut SqliteConnection,
     documents: &[Written],
     people: &People,
-    partition: u16,
-    change_seq: i64,
-) -> Result<i64, WarehouseError> {
+) -> Result<(), WarehouseError> {
     let mut rows = Vec::with_capacity(documents.len());
-    for (written, change) in documents.iter().zip(change_seq.saturating_add(1)..) {
+    for written in documents {
         let Version { epoch, n } = written.document.version;
         let shop = people
             .shop(&written.subject)
             .ok_or_else(|| WarehouseError::Inconsistent("a document of no shop".into()))?;
         let as_of = json(&written.document.as_of)?;
-        rows.push((shop, written, integer(epoch)?, integer(n)?, as_of, change));
+        let change_seq = integer(written.change_seq)?;
+        rows.push((shop, written, integer(epoch)?, integer(n)?, as_of, change_seq));
     }
     WRITE_DOCUMENTS
-        .run(conn, &rows, |(shop, written, epoch, n, as_of, change), values| {
-            let part = &written.document.part;
-            let currency = part.main_currency();
-            values.push_shop(shop).push_subject(Some(&written.subject));
-            values.push_subject(written.document.linked_user.as_ref());
-            values
-                .push(*epoch)
-                .push(*n)
-                .push(partition)
-                .push(*change)
-                .push(as_of.as_str());
-            values
-                .push(part.first_seen().map(|time| time.0))
-                .push(part.last_seen().map(|time| time.0));
-            values.push(part.last_order().map(|time| time.0));
-            values
-                .push(part.orders())
-                .push(part.cancelled_orders())
-                .push(part.refunds());
-            values
-                .push(currency)
-                .push(currency.map_or(0, |currency| part.revenue_minor(currency)));
-            values.push(currency.map_or(0, |currency| part.refunded_minor(currency)));
-            values.push(&*written.bytes);
-        })
+        .run(
+            conn,
+            &rows,
+            |(shop, written, epoch, n, as_of, change_seq), values| {
+                let part = &written.document.part;
+                let currency = part.main_currency();
+                values.push_shop(shop).push_subject(Some(&written.subject));
+                values.push_subject(written.document.linked_user.as_ref());
+                values
+                    .push(*epoch)
+                    .push(*n)
+                    .push(written.partition)
+                    .push(*change_seq)
+                    .push(as_of.as_str());
+                values
+                    .push(part.first_seen().map(|time| time.0))
+                    .push(part.last_seen().map(|time| time.0));
+                values.push(part.last_order().map(|time| time.0));
+                values
+                    .push(part.orders())
+                    .push(part.cancelled_orders())
+                    .push(part.refunds());
+                values
+                    .push(currency)
+                    .push(currency.map_or(0, |currency| part.revenue_minor(currency)));
+                values.push(currency.map_or(0, |currency| part.refunded_minor(currency)));
+                values.push(&*written.bytes);
+            },
+        )
         .await?;
-    Ok(rows.last().map_or(change_seq, |(.., change)| *change))
+    Ok(())
 }

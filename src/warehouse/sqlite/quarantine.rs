@@ -5,9 +5,9 @@ use sqlx::sqlite::SqliteConnection;
 use super::error::integer;
 use super::rows::Insert;
 use crate::domain::ids::Timestamp;
+use crate::warehouse::WarehouseError;
 use crate::warehouse::batch::{Quarantined, Record, event_json};
-use crate::warehouse::fold::Set;
-use crate::warehouse::{StoredPosition, WarehouseError};
+use crate::warehouse::fold::{Place, Set};
 
 const INSERT: Insert = Insert {
     into: "insert into quarantine (log_id, partition, log_offset, code, detail, shop, event_id, event, record, \
@@ -18,21 +18,21 @@ const INSERT: Insert = Insert {
 
 pub(super) async fn insert(
     conn: &mut SqliteConnection,
-    position: &StoredPosition,
+    log_id: uuid::Uuid,
     quarantined: &[Quarantined<'_>],
-    unnamed: &Set<u64>,
+    unnamed: &Set<Place>,
     now: Timestamp,
 ) -> Result<(), WarehouseError> {
-    let log_id = position.log_id.to_string();
+    let log_id = log_id.to_string();
     let mut rows = Vec::with_capacity(quarantined.len());
     for row in quarantined {
-        rows.push((integer(row.offset)?, row));
+        rows.push((integer(row.place.offset)?, row));
     }
     INSERT
         .run(conn, &rows, |(offset, row), values| {
             values
                 .push(&*log_id)
-                .push(position.partition)
+                .push(row.place.partition)
                 .push(*offset)
                 .push(row.code)
                 .push(row.detail);
@@ -40,7 +40,7 @@ pub(super) async fn insert(
                 Record::Event(event) => {
                     values.push_shop(&event.shop).push_shared(&event.event_id);
                     values
-                        .push(event_json(event, !unnamed.contains(&row.offset)))
+                        .push(event_json(event, !unnamed.contains(&row.place)))
                         .push(None::<&[u8]>);
                 }
                 Record::Unreadable(bytes) => {

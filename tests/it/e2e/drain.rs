@@ -7,11 +7,11 @@ use cartwright::clock;
 use cartwright::domain::event::{Body, EventLimits, Source};
 use cartwright::domain::ids::{Environment, PseudonymKey, Shop, SubjectId};
 use cartwright::domain::profile::Document;
-use cartwright::drain::{BatchLimits, FastLane, Lag, LaneError};
+use cartwright::drain::{BatchLimits, FastLane, Lag, LaneError, Worker};
 use cartwright::hot::{self, HotStore};
 use cartwright::ingest::{Ingest, Origin};
 use cartwright::profiles::{Overlay, OverlayLimits};
-use cartwright::queue::{self, EventQueue};
+use cartwright::queue::{self, EventQueue, QueueConfig};
 use cartwright::telemetry::Metrics;
 use cartwright::warehouse::{self, StoredPosition, Warehouse, WarehouseError};
 use hyper::Method;
@@ -49,9 +49,17 @@ pub(super) struct Rig {
 
 impl Rig {
     pub(super) async fn new(stack: Stack) -> Rig {
+        Rig::of_partitions(stack, 1).await
+    }
+
+    async fn of_partitions(stack: Stack, partitions: u16) -> Rig {
         let stores = Stores::new(stack).await;
         std::fs::create_dir_all(stores.path().join("data")).unwrap();
-        let queue = queue::open(&stores.queue()).await.unwrap();
+        let config = QueueConfig {
+            partitions,
+            ..stores.queue()
+        };
+        let queue = queue::open(&config).await.unwrap();
         let store = warehouse::open(&stores.warehouse()).await.unwrap();
         let metrics = Metrics::new().unwrap();
         let key = PseudonymKey::new("k1", b"secret");
@@ -98,7 +106,17 @@ impl Rig {
     }
 
     pub(super) fn start(&self, warehouse: Arc<dyn Warehouse>) -> Lane {
-        let lane = FastLane {
+        let lane = self.lane(warehouse);
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        Lane {
+            stop,
+            task: tokio::spawn(async move { lane.run(stopped).await }),
+        }
+    }
+
+    fn lane(&self, warehouse: Arc<dyn Warehouse>) -> FastLane {
+        FastLane {
             queue: Arc::clone(&self.queue),
             warehouse,
             hot: Arc::clone(&self.hot),
@@ -107,14 +125,9 @@ impl Rig {
             metrics: self.metrics.clone(),
             lag: Lag::default(),
             partition: PARTITION,
+            together: None,
             limits: BatchLimits::default(),
             dedupe_window: Duration::from_secs(30 * 86_400),
-        };
-        let stop = CancellationToken::new();
-        let stopped = stop.clone();
-        Lane {
-            stop,
-            task: tokio::spawn(async move { lane.run(stopped).await }),
         }
     }
 
@@ -305,6 +318,51 @@ async fn a_stop_waits_for_the_batch_under_way(stack: Stack) {
     until.notify_one();
     lane.stop().await;
     assert_eq!(rig.events_of("a1").await, 5);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lanes_share_transactions_and_what_one_cannot_store_costs_the_others_nothing() {
+    let rig = Rig::of_partitions(Stack::Networked, 8).await;
+    for n in 0..40 {
+        let guest = format!("a{n}");
+        rig.view(&guest, (0..3).map(|event| format!("{guest}-{event}")))
+            .await;
+    }
+    // While the first transactions are held the other lanes' batches wait, and go together.
+    let gates = [
+        Arc::new(tokio::sync::Notify::new()),
+        Arc::new(tokio::sync::Notify::new()),
+    ];
+    let script = gates.clone().map(Fault::Hold);
+    let held = FaultyWarehouse::new(Arc::clone(&rig.store), script).poisoned_by(&["a7-1", "a20-2"]);
+    let held = Arc::new(held);
+    let stop = CancellationToken::new();
+    let worker = Worker::new(rig.lane(Arc::clone(&held) as Arc<dyn Warehouse>));
+    let working = tokio::spawn(worker.run(stop.clone()));
+    while held.batches().len() < gates.len() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    gates.iter().for_each(|gate| gate.notify_one());
+
+    let counted = async |sql| rig.stores.column(sql).await.len();
+    let kept = "select event_id from fact_event";
+    while counted(kept).await < 118 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    stop.cancel();
+    working.await.unwrap();
+    assert_eq!(counted(kept).await, 118);
+    assert_eq!(counted("select event_id from quarantine").await, 2);
+    assert!(
+        held.batches().iter().any(|batches| *batches >= 4),
+        "{:?}",
+        held.batches()
+    );
+    for n in [0, 7, 20, 39] {
+        let expected = if n == 7 || n == 20 { 2 } else { 3 };
+        assert_eq!(rig.events_of(&format!("a{n}")).await, expected, "a{n}");
+    }
 }
 
 async fn what_time_does_not_heal_stops_the_lane_with_its_remedy(stack: Stack) {

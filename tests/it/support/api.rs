@@ -147,8 +147,8 @@ impl Warehouse for SwitchedWarehouse {
         self.0.position(partition).await
     }
 
-    async fn apply(&self, batch: &Batch<'_>) -> Result<Applied, WarehouseError> {
-        self.0.apply(batch).await
+    async fn apply_together(&self, batches: &[Batch<'_>]) -> Result<Vec<Applied>, WarehouseError> {
+        self.0.apply_together(batches).await
     }
 
     async fn documents(
@@ -458,6 +458,7 @@ impl Api {
             metrics,
             lag: Lag::default(),
             partition: PARTITION,
+            together: None,
             limits: BatchLimits::default(),
             dedupe_window: Duration::from_secs(30 * 86_400),
         });

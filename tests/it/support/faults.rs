@@ -46,6 +46,8 @@ pub struct FaultyWarehouse {
     documents: Gate,
     /// How many profiles each call of `documents` asked for.
     rounds: Mutex<Vec<usize>>,
+    /// How many batches each transaction was to take.
+    batches: Mutex<Vec<usize>>,
 }
 
 impl FaultyWarehouse {
@@ -57,11 +59,16 @@ impl FaultyWarehouse {
             began: Notify::new(),
             documents: Gate::default(),
             rounds: Mutex::default(),
+            batches: Mutex::default(),
         }
     }
 
     pub fn rounds(&self) -> Vec<usize> {
         self.rounds.lock().unwrap().clone()
+    }
+
+    pub fn batches(&self) -> Vec<usize> {
+        self.batches.lock().unwrap().clone()
     }
 
     pub fn holding_documents(mut self, at: &Gate) -> Self {
@@ -86,11 +93,12 @@ impl Warehouse for FaultyWarehouse {
         self.inner.position(partition).await
     }
 
-    async fn apply(&self, batch: &Batch<'_>) -> Result<Applied, WarehouseError> {
+    async fn apply_together(&self, batches: &[Batch<'_>]) -> Result<Vec<Applied>, WarehouseError> {
         self.began.notify_one();
-        let poisonous = batch
-            .effects
+        self.batches.lock().unwrap().push(batches.len());
+        let poisonous = batches
             .iter()
+            .flat_map(|batch| batch.effects)
             .any(|(_, effect)| effect.quarantine.is_none() && self.poison.contains(&*effect.event.event_id));
         if poisonous {
             return Err(WarehouseError::Rejected("poison".into()));
@@ -100,13 +108,13 @@ impl Warehouse for FaultyWarehouse {
             None => {}
             Some(Fault::Reject(error)) => return Err(error),
             Some(Fault::FailAfterWrite) => {
-                self.inner.apply(batch).await?;
+                self.inner.apply_together(batches).await?;
                 return Err(WarehouseError::Unknown("the answer was lost".into()));
             }
             Some(Fault::Hold(until)) => until.notified().await,
             Some(Fault::Slow(time)) => tokio::time::sleep(time).await,
         }
-        self.inner.apply(batch).await
+        self.inner.apply_together(batches).await
     }
 
     async fn documents(

@@ -6,6 +6,7 @@ mod identity;
 mod orders;
 mod postgres;
 mod sqlite;
+mod together;
 mod transaction;
 
 use std::sync::Arc;
@@ -60,6 +61,14 @@ macro_rules! contract {
                     segments_follow_the_documents_written
             }
             many { where_batches_end_does_not_matter }
+        }
+        together {
+            one {
+                a_document_says_of_each_partition_how_far_it_is_folded
+                a_login_joins_what_several_partitions_say
+                one_position_that_moved_refuses_all
+            }
+            many { together_is_as_one_after_the_other }
         }
         experiments {
             one {

@@ -1,0 +1,169 @@
+//! Batches of several lanes in one transaction.
+//!
+//! ```text
+//! lane ─┐              ┌─ transaction ─┐
+//! lane ─┼─▶ waiting ──▶┤               ├─▶ each lane what became of its batch
+//! lane ─┘              └─ transaction ─┘
+//! ```
+//!
+//! Much of what a transaction costs is the same whatever its size: some fifteen statements, and a sync of the server's disk. A process with
+//! many partitions would pay that for each of them, all the time, for a handful of records. So a transaction takes all that waits,
+//! as the log's group commit does: a batch alone goes at once, and the busier the process, the more share.
+//!
+//! Where the others must not suffer for one, each is applied alone, and says itself what is wrong with it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+use super::fast::{FastLane, outcome_of};
+use crate::clock;
+use crate::domain::ids::Timestamp;
+use crate::domain::transform::Effect;
+use crate::telemetry::{self, Lane};
+use crate::warehouse::{Applied, Batch, StoredPosition, WarehouseError};
+
+/// Transactions under way at once. More: smaller ones, and more of them that wait for each other. Fewer: the server idles while the lanes
+/// compute.
+const AT_ONCE: usize = 2;
+
+/// A lane's batch, on its way to the warehouse and back.
+#[derive(Debug)]
+pub(super) struct Stretch {
+    pub(super) expected: Option<StoredPosition>,
+    pub(super) next: StoredPosition,
+    pub(super) effects: Vec<(u64, Effect)>,
+    pub(super) unreadable: Vec<(u64, Bytes, String)>,
+}
+
+impl Stretch {
+    fn records(&self) -> usize {
+        self.effects.len() + self.unreadable.len()
+    }
+}
+
+type Outcome = Result<Applied, WarehouseError>;
+
+#[derive(Debug)]
+struct Request {
+    stretch: Stretch,
+    reply: oneshot::Sender<(Stretch, Outcome)>,
+}
+
+/// Where the lanes of a process hand in their batches. A clone shares it; it ends with the last one.
+#[derive(Debug, Clone)]
+pub struct Together(mpsc::Sender<Request>);
+
+impl Together {
+    /// For lanes like `template`.
+    pub(super) fn start(template: &FastLane) -> Together {
+        let (requests, waiting) = mpsc::channel(usize::from(template.queue.partitions()).max(1));
+        let waiting = Arc::new(Mutex::new(waiting));
+        for _ in 0..AT_ONCE {
+            let (template, waiting) = (template.clone(), Arc::clone(&waiting));
+            tokio::spawn(async move {
+                while let Some(requests) = take(&waiting, template.limits.max_records).await {
+                    apply(&template, requests).await;
+                }
+            });
+        }
+        Together(requests)
+    }
+
+    /// Applies a batch, with others or alone, and gives it back.
+    pub(super) async fn apply(&self, stretch: Stretch) -> (Option<Stretch>, Outcome) {
+        let (reply, outcome) = oneshot::channel();
+        if let Err(mpsc::error::SendError(request)) = self.0.send(Request { stretch, reply }).await {
+            let gone = WarehouseError::Unavailable("nothing applies batches any more".into());
+            return (Some(request.stretch), Err(gone));
+        }
+        match outcome.await {
+            Ok((stretch, outcome)) => (Some(stretch), outcome),
+            Err(_) => {
+                let cut = WarehouseError::Unknown("a transaction ended without a word".into());
+                (None, Err(cut))
+            }
+        }
+    }
+}
+
+/// All that waits, once something does, up to about `most` records; `None` when nothing will come any more.
+async fn take(waiting: &Mutex<mpsc::Receiver<Request>>, most: usize) -> Option<Vec<Request>> {
+    let mut waiting = waiting.lock().await;
+    let first = waiting.recv().await?;
+    let mut records = first.stretch.records();
+    let mut taken = vec![first];
+    // A large one gains nothing from company.
+    while records < most / 2
+        && let Ok(next) = waiting.try_recv()
+    {
+        records += next.stretch.records();
+        taken.push(next);
+    }
+    Some(taken)
+}
+
+async fn apply(template: &FastLane, requests: Vec<Request>) {
+    let (stretches, replies): (Vec<_>, Vec<_>) = requests
+        .into_iter()
+        .map(|request| (request.stretch, request.reply))
+        .unzip();
+    let outcomes = transact_each(template, &stretches).await;
+    for ((stretch, outcome), reply) in stretches.into_iter().zip(outcomes).zip(replies) {
+        // A lane that was dropped reads its position again when it starts anew.
+        let _ = reply.send((stretch, outcome));
+    }
+}
+
+/// Applies batches of different partitions, in one transaction if nothing is wrong with any; what became of each.
+async fn transact_each(lane: &FastLane, stretches: &[Stretch]) -> Vec<Outcome> {
+    match transact(lane, stretches).await {
+        Ok(applied) => applied.into_iter().map(Ok).collect(),
+        // Not for anything in one of them.
+        Err(error @ (WarehouseError::Unknown(_) | WarehouseError::Unavailable(_))) => {
+            stretches.iter().map(|_| Err(error.clone())).collect()
+        }
+        Err(error) if stretches.len() == 1 => vec![Err(error)],
+        Err(_) => {
+            let mut outcomes = Vec::with_capacity(stretches.len());
+            for stretch in stretches {
+                outcomes.push(transact_one(lane, stretch).await);
+            }
+            outcomes
+        }
+    }
+}
+
+/// Applies a batch alone.
+pub(super) async fn transact_one(lane: &FastLane, stretch: &Stretch) -> Outcome {
+    let applied = transact(lane, std::slice::from_ref(stretch)).await?;
+    Ok(applied.into_iter().next().unwrap_or_default())
+}
+
+async fn transact(lane: &FastLane, stretches: &[Stretch]) -> Result<Vec<Applied>, WarehouseError> {
+    let (ruleset, now) = ((lane.ruleset)(), clock::now());
+    let window_ms = i64::try_from(lane.dedupe_window.as_millis()).unwrap_or(i64::MAX);
+    let batches: Vec<Batch<'_>> = stretches
+        .iter()
+        .map(|stretch| Batch {
+            expected: stretch.expected,
+            next: stretch.next,
+            effects: &stretch.effects,
+            unreadable: &stretch.unreadable,
+            now,
+            ruleset: ruleset.as_deref(),
+            dedupe_floor: Some(Timestamp(now.0.saturating_sub(window_ms))),
+        })
+        .collect();
+    let records = stretches.iter().map(|stretch| stretch.effects.len()).sum();
+    let started = Instant::now();
+    let applied = lane.warehouse.apply_together(&batches).await;
+    let outcome = applied
+        .as_ref()
+        .map_or_else(outcome_of, |_| telemetry::Outcome::Ok);
+    lane.metrics
+        .lane_batch(Lane::Fast, outcome, records, started.elapsed());
+    applied
+}

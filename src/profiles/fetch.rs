@@ -84,8 +84,9 @@ impl Fetcher {
     pub(super) fn find_near(&self, subject: &SubjectId) -> Option<Read> {
         match self.near.as_ref()?.get(subject)? {
             Found::Absent(_) => Some(Read::NOBODY),
-            Found::Profile(profile) if self.epoch.has(profile.version) => {
-                Read::of(profile, ReadSource::Near).ok()
+            Found::Profile(kept) if self.epoch.has(kept.profile.version) => {
+                let document = kept.document().ok()?;
+                Some(Read::with(document, &kept.profile, ReadSource::Near))
             }
             Found::Profile(_) => None,
         }
@@ -145,7 +146,7 @@ impl Fetcher {
             return failed(self.flights.is_hot_silent(subject, id));
         };
         let mut read = match landing.found {
-            Ok(Some(found)) => Read::of(found, landing.source).unwrap_or_else(|error| {
+            Ok(Some(found)) => Read::of(&found, landing.source).unwrap_or_else(|error| {
                 tracing::warn!(error = %error, "a profile in the warehouse cannot be decoded");
                 failed(false)
             }),
@@ -174,7 +175,7 @@ impl Fetcher {
                 match found {
                     // Another build's format: the warehouse's copy is read, until the shopper's next event replaces it here.
                     Some(profile) if self.epoch.has(profile.version) => {
-                        match Read::of(profile.clone(), ReadSource::Hot) {
+                        match Read::of(&profile, ReadSource::Hot) {
                             Ok(read) => Looked::Found(profile, read),
                             Err(_) => Looked::Said(HotSaid::Foreign),
                         }

@@ -209,7 +209,7 @@ impl Overlay {
     pub(super) fn fold(
         &self,
         subject: &SubjectId,
-        document: &mut Option<Document>,
+        document: &mut Option<Arc<Document>>,
         own: bool,
         passed: &AsOf,
     ) -> bool {
@@ -217,9 +217,10 @@ impl Overlay {
         let newer = self.newer_than(subject, as_of, own, passed);
         let mut folded = false;
         for newer in &newer {
-            let effect = as_remembered(newer.taken.effect(), document.as_ref());
+            let effect = as_remembered(newer.taken.effect(), document.as_deref());
             if effect.subject.as_ref() == Some(subject) {
-                fold_whole(&mut document.get_or_insert_default().part, &effect);
+                let document = Arc::make_mut(document.get_or_insert_default());
+                fold_whole(&mut document.part, &effect);
                 folded = true;
             }
         }

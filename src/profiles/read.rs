@@ -1,6 +1,7 @@
 //! What a read came to.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -29,7 +30,7 @@ impl Failed {
 #[derive(Debug, Clone)]
 pub struct Read {
     /// The profile to decide with; `None` where there is none or it could not be read.
-    pub document: Option<Document>,
+    pub document: Option<Arc<Document>>,
     /// The stored bytes, while `document` is exactly what they hold.
     pub bytes: Option<Bytes>,
     pub source: ReadSource,
@@ -53,13 +54,19 @@ impl Read {
 
     /// # Errors
     /// When another build wrote it.
-    pub(super) fn of(found: HotProfile, source: ReadSource) -> Result<Read, DecodeError> {
-        Ok(Read {
-            document: Some(Document::decode(&found.bytes)?),
-            bytes: Some(found.bytes),
+    pub(super) fn of(found: &HotProfile, source: ReadSource) -> Result<Read, DecodeError> {
+        let document = Document::decode(&found.bytes)?;
+        Ok(Read::with(Arc::new(document), found, source))
+    }
+
+    /// What `found` says, decoded already.
+    pub(super) fn with(document: Arc<Document>, found: &HotProfile, source: ReadSource) -> Read {
+        Read {
+            document: Some(document),
+            bytes: Some(found.bytes.clone()),
             source,
             ..Read::NOBODY
-        })
+        }
     }
 
     /// The profile's bytes as it was decided with, for the decision record.
@@ -92,7 +99,7 @@ impl Read {
             (true, true) => {
                 let mut joined = self;
                 if let (Some(ours), Some(theirs)) = (&mut joined.document, &other.document) {
-                    ours.part.merge(&theirs.part);
+                    Arc::make_mut(ours).part.merge(&theirs.part);
                 }
                 Read {
                     bytes: None,

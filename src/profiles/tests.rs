@@ -36,9 +36,9 @@ fn added(id: u64, who: &SubjectId) -> Event {
 }
 
 fn folded(overlay: &Overlay, who: &SubjectId, stored: Option<Document>) -> Option<Document> {
-    let mut document = stored;
+    let mut document = stored.map(Arc::new);
     overlay.fold(who, &mut document, true, &AsOf::default());
-    document
+    document.map(Arc::unwrap_or_clone)
 }
 
 fn count(document: Option<&Document>) -> i64 {
@@ -70,7 +70,7 @@ fn events_are_folded_until_a_stored_profile_covers_them() {
 fn another_identitys_document_covers_and_lets_nothing_go() {
     let (overlay, who) = (Overlay::new(OverlayLimits::default()), guest("a"));
     overlay.add(0, 7, added(7, &who));
-    let mut customers = Some(stored_up_to(8));
+    let mut customers = Some(Arc::new(stored_up_to(8)));
     assert!(!overlay.fold(&who, &mut customers, false, &AsOf::default()));
     assert_eq!(count(folded(&overlay, &who, None).as_ref()), 1);
 }
@@ -83,9 +83,9 @@ fn what_the_lane_passed_counts_no_more_although_no_profile_covers_it() {
     let before = overlay.passed();
     overlay.lane_passed(0, 8);
     let fold = |passed: &AsOf| {
-        let mut document = Some(stored_up_to(3));
+        let mut document = Some(Arc::new(stored_up_to(3)));
         overlay.fold(&who, &mut document, true, passed);
-        count(document.as_ref())
+        count(document.as_deref())
     };
     // A read that began before may have found the stores of before.
     assert_eq!(fold(&before), 1);

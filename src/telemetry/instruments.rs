@@ -48,8 +48,10 @@ impl<I> Grid<I> {
     /// The instrument of a combination; a text outside its list counts as the list's last value.
     pub(super) fn at(&self, row: &str, column: &str) -> Option<&I> {
         let place = |list: &'static [&'static str], text: &str| {
+            // Nearly always it is the list's own text, so its address will do.
             list.iter()
-                .position(|known| *known == text)
+                .position(|known| std::ptr::eq(*known, text))
+                .or_else(|| list.iter().position(|known| *known == text))
                 .unwrap_or(list.len().saturating_sub(1))
         };
         let (row, column) = (place(self.rows, row), place(self.columns, column));

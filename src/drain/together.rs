@@ -27,7 +27,7 @@ use crate::warehouse::{Applied, Batch, StoredPosition, WarehouseError};
 
 /// Transactions under way at once. More: smaller ones, and more of them that wait for each other. Fewer: the server idles while the lanes
 /// compute.
-const AT_ONCE: usize = 2;
+const AT_ONCE: usize = 4;
 
 /// A lane's batch, on its way to the warehouse and back.
 #[derive(Debug)]

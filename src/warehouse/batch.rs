@@ -221,7 +221,8 @@ pub(super) struct Written {
 }
 
 /// Gives each document the version after its `former` one, says how far it is folded now, and numbers it among the changes of the
-/// first partition that had a part in it. `change_seqs` are the partitions' greatest numbers, in the order of the batches.
+/// first partition that had a part in it. `change_seqs` are the partitions' greatest numbers, in the order of the batches; those of the other
+/// partitions move on as well, or what they changed would seem to be published before it is.
 pub(super) fn next_versions(
     documents: Vec<Changed>,
     mut former: Map<SubjectId, (u64, AsOf)>,
@@ -242,13 +243,14 @@ pub(super) fn next_versions(
         };
         document.as_of = as_of;
         let from = batches_of(batches, &from);
-        for next in from.iter().filter_map(|at| Some(batches.get(*at)?.next)) {
-            document.as_of.advance(next.partition, next.offset);
+        for at in &from {
+            let (batch, change_seq) = batches.get(*at).zip(change_seqs.get_mut(*at))?;
+            document.as_of.advance(batch.next.partition, batch.next.offset);
+            *change_seq = change_seq.saturating_add(1);
         }
         let first = from.first().copied()?;
-        let (batch, change_seq) = batches.get(first).zip(change_seqs.get_mut(first))?;
+        let (batch, change_seq) = batches.get(first).zip(change_seqs.get(first).copied())?;
         document.stored_at = batch.now;
-        *change_seq = change_seq.saturating_add(1);
         let bytes = document.encode().into();
         Some(Written {
             subject,
@@ -256,7 +258,7 @@ pub(super) fn next_versions(
             bytes,
             from,
             partition: batch.next.partition,
-            change_seq: *change_seq,
+            change_seq,
         })
     };
     documents.into_iter().filter_map(&mut next).collect()

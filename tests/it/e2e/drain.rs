@@ -329,10 +329,7 @@ async fn lanes_share_transactions_and_what_one_cannot_store_costs_the_others_not
             .await;
     }
     // While the first transactions are held the other lanes' batches wait, and go together.
-    let gates = [
-        Arc::new(tokio::sync::Notify::new()),
-        Arc::new(tokio::sync::Notify::new()),
-    ];
+    let gates: [_; 4] = std::array::from_fn(|_| Arc::new(tokio::sync::Notify::new()));
     let script = gates.clone().map(Fault::Hold);
     let held = FaultyWarehouse::new(Arc::clone(&rig.store), script).poisoned_by(&["a7-1", "a20-2"]);
     let held = Arc::new(held);

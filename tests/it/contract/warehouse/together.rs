@@ -148,6 +148,9 @@ pub(super) async fn a_document_says_of_each_partition_how_far_it_is_folded(backe
     assert_eq!(subjects(&applied[0]), [ann.clone(), cyd.clone()]);
     assert_eq!(subjects(&applied[1]), [ann.clone(), bob.clone()]);
     assert!(applied[2].documents.is_empty());
+    // Until it is published, so is neither partition.
+    let numbers: Vec<u64> = applied.iter().map(|applied| applied.change_seq).collect();
+    assert_eq!(numbers, [2, 2, 0]);
     let mut told = Vec::new();
     for (partition, applied) in [3, 4, 9].into_iter().zip(&applied) {
         let changes = lane.warehouse.changes(partition, 0, 10).await.unwrap();

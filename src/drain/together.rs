@@ -12,10 +12,13 @@
 //!
 //! Where the others must not suffer for one, each is applied alone, and says itself what is wrong with it.
 
+use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::fast::{FastLane, outcome_of};
@@ -117,23 +120,31 @@ async fn apply(template: &FastLane, requests: Vec<Request>) {
     }
 }
 
-/// Applies batches of different partitions, in one transaction if nothing is wrong with any; what became of each.
+/// Applies batches, in one transaction if nothing is wrong with any; what became of each.
 async fn transact_each(lane: &FastLane, stretches: &[Stretch]) -> Vec<Outcome> {
-    match transact(lane, stretches).await {
-        Ok(applied) => applied.into_iter().map(Ok).collect(),
-        // Not for anything in one of them.
-        Err(error @ (WarehouseError::Unknown(_) | WarehouseError::Unavailable(_))) => {
-            stretches.iter().map(|_| Err(error.clone())).collect()
-        }
-        Err(error) if stretches.len() == 1 => vec![Err(error)],
-        Err(_) => {
-            let mut outcomes = Vec::with_capacity(stretches.len());
-            for stretch in stretches {
-                outcomes.push(transact_one(lane, stretch).await);
+    // A lane that was ended and the one that follows it may both wait: only apart does one see that the other moved the position.
+    if stretches.len() > 1 && are_of_different_partitions(stretches) {
+        match transact(lane, stretches).await {
+            Ok(applied) => return applied.into_iter().map(Ok).collect(),
+            // Not for anything in one of them.
+            Err(error @ (WarehouseError::Unknown(_) | WarehouseError::Unavailable(_))) => {
+                return stretches.iter().map(|_| Err(error.clone())).collect();
             }
-            outcomes
+            Err(_) => {}
         }
     }
+    let mut outcomes = Vec::with_capacity(stretches.len());
+    for stretch in stretches {
+        outcomes.push(transact_one(lane, stretch).await);
+    }
+    outcomes
+}
+
+fn are_of_different_partitions(stretches: &[Stretch]) -> bool {
+    let mut partitions = BTreeSet::new();
+    stretches
+        .iter()
+        .all(|stretch| partitions.insert(stretch.next.partition))
 }
 
 /// Applies a batch alone.
@@ -159,11 +170,94 @@ async fn transact(lane: &FastLane, stretches: &[Stretch]) -> Result<Vec<Applied>
         .collect();
     let records = stretches.iter().map(|stretch| stretch.effects.len()).sum();
     let started = Instant::now();
-    let applied = lane.warehouse.apply_together(&batches).await;
+    // A panic ends the lane whose batch it is, and neither those that share its transaction nor what applies the next ones.
+    let applying = AssertUnwindSafe(lane.warehouse.apply_together(&batches)).catch_unwind();
+    let applied = applying.await.unwrap_or_else(|_| {
+        Err(WarehouseError::Inconsistent(
+            "applying a batch panicked; see the message before this one".into(),
+        ))
+    });
     let outcome = applied
         .as_ref()
         .map_or_else(outcome_of, |_| telemetry::Outcome::Ok);
     lane.metrics
         .lane_batch(Lane::Fast, outcome, records, started.elapsed());
     applied
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use uuid::Uuid;
+
+    use super::super::{BatchLimits, Lag};
+    use super::*;
+    use crate::hot::{self, HotConfig};
+    use crate::queue::{self, QueueConfig};
+    use crate::telemetry::Metrics;
+    use crate::warehouse::{self, WarehouseConfig};
+
+    async fn lane(folder: &std::path::Path) -> FastLane {
+        let url = |scheme: &str, name: &str| format!("{scheme}:{}", folder.join(name).display());
+        let queue = QueueConfig {
+            url: url("disk", "queue"),
+            partitions: 1,
+            limit_bytes: 64 << 20,
+            retain: Duration::ZERO,
+            retain_bytes: 0,
+            segment_bytes: 1 << 20,
+        };
+        let hot = HotConfig {
+            url: "memory:".to_owned(),
+            memory_bytes: 1 << 20,
+            ttl: Duration::from_secs(60),
+        };
+        let warehouse = WarehouseConfig {
+            url: url("sqlite", "warehouse.db"),
+            migrate: true,
+        };
+        FastLane {
+            queue: queue::open(&queue).await.unwrap(),
+            warehouse: warehouse::open(&warehouse).await.unwrap(),
+            hot: hot::open(&hot).await.unwrap(),
+            ruleset: Arc::new(|| None),
+            passed: Arc::new(|_, _| {}),
+            metrics: Metrics::new().unwrap(),
+            lag: Lag::default(),
+            partition: 0,
+            together: None,
+            limits: BatchLimits::default(),
+            dedupe_window: Duration::from_secs(86_400),
+        }
+    }
+
+    fn stretch(partition: u16, offset: u64) -> Stretch {
+        Stretch {
+            expected: None,
+            next: StoredPosition {
+                log_id: Uuid::from_u128(1),
+                partition,
+                offset,
+            },
+            effects: Vec::new(),
+            unreadable: vec![(offset - 1, Bytes::from_static(b"x"), "torn".to_owned())],
+        }
+    }
+
+    #[tokio::test]
+    async fn of_two_batches_of_one_partition_one_finds_the_position_moved() {
+        let folder = tempfile::tempdir().unwrap();
+        let lane = lane(folder.path()).await;
+        let outcomes = transact_each(&lane, &[stretch(3, 1), stretch(4, 1), stretch(3, 2)]).await;
+        let [first, other, second] = <[Outcome; 3]>::try_from(outcomes).unwrap();
+        assert_eq!((first.unwrap().quarantined, other.unwrap().quarantined), (1, 1));
+        assert!(
+            matches!(second, Err(WarehouseError::PositionMoved { .. })),
+            "{second:?}"
+        );
+        let position = lane.warehouse.position(3).await.unwrap();
+        assert_eq!(position.map(|position| position.offset), Some(1));
+        lane.queue.close().await;
+    }
 }

@@ -278,6 +278,15 @@ fn batches_of(batches: &[Batch<'_>], from: &Partitions) -> SmallVec<[usize; 2]> 
     }
 }
 
+/// How many of each partition.
+fn count(places: impl Iterator<Item = Place>) -> Map<u16, u64> {
+    let mut counts = Map::default();
+    for place in places {
+        *counts.entry(place.partition).or_default() += 1;
+    }
+    counts
+}
+
 /// What became of each batch.
 pub(super) fn applied(
     batches: &[Batch<'_>],
@@ -287,21 +296,19 @@ pub(super) fn applied(
     documents: &[Written],
     change_seqs: &[u64],
 ) -> Vec<Applied> {
+    let new = count(new.iter().map(|(place, _)| *place));
+    let candidates = count(candidates.iter().map(|(place, _)| *place));
+    let quarantined = count(quarantined.iter().map(|row| row.place));
     let mut applied: Vec<Applied> = batches
         .iter()
         .zip(change_seqs)
         .map(|(batch, change_seq)| {
-            let partition = batch.next.partition;
-            let of = |effects: &[(Place, &Effect)]| {
-                let of_partition = effects.iter().filter(|(place, _)| place.partition == partition);
-                of_partition.count() as u64
-            };
-            let set_aside = quarantined.iter().filter(|row| row.place.partition == partition);
+            let of = |counts: &Map<u16, u64>| counts.get(&batch.next.partition).copied().unwrap_or(0);
             Applied {
                 documents: Vec::new(),
-                new_events: of(new),
-                duplicate_events: of(candidates) - of(new),
-                quarantined: set_aside.count() as u64,
+                new_events: of(&new),
+                duplicate_events: of(&candidates).saturating_sub(of(&new)),
+                quarantined: of(&quarantined),
                 change_seq: *change_seq,
             }
         })

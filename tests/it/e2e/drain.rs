@@ -11,7 +11,7 @@ use cartwright::drain::{BatchLimits, FastLane, Lag, LaneError, Worker};
 use cartwright::hot::{self, HotStore};
 use cartwright::ingest::{Ingest, Origin};
 use cartwright::profiles::{Overlay, OverlayLimits};
-use cartwright::queue::{self, EventQueue, QueueConfig};
+use cartwright::queue::{self, Entry, EventQueue, Position, QueueConfig, ReadLimits};
 use cartwright::telemetry::Metrics;
 use cartwright::warehouse::{self, StoredPosition, Warehouse, WarehouseError};
 use hyper::Method;
@@ -360,6 +360,61 @@ async fn lanes_share_transactions_and_what_one_cannot_store_costs_the_others_not
         let expected = if n == 7 || n == 20 { 2 } else { 3 };
         assert_eq!(rig.events_of(&format!("a{n}")).await, expected, "a{n}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_stops_the_lane_whose_batch_it_is_and_no_other() {
+    let rig = Rig::of_partitions(Stack::Networked, 8).await;
+    for n in 0..40 {
+        rig.view(&format!("a{n}"), ids(3 * n..3 * n + 3)).await;
+    }
+    // How many events stand in other partitions than that of e1.
+    let mut elsewhere = 0;
+    for partition in 0..8 {
+        let from = Position {
+            log_id: rig.queue.extent(partition).await.unwrap().log_id,
+            partition,
+            offset: 0,
+        };
+        let limits = ReadLimits {
+            max_records: 1_000,
+            max_bytes: 1 << 20,
+            wait: Duration::ZERO,
+        };
+        let entries = rig.queue.read(from, limits).await.unwrap();
+        let is_e1 = |entry: &Entry| entry.event.as_ref().is_ok_and(|event| &*event.event_id == "e1");
+        if !entries.iter().any(is_e1) {
+            elsewhere += entries.len();
+        }
+    }
+    assert!((60..120).contains(&elsewhere), "{elsewhere}");
+    let gates: [_; 4] = std::array::from_fn(|_| Arc::new(tokio::sync::Notify::new()));
+    let script = gates.clone().map(Fault::Hold);
+    let exploding = FaultyWarehouse::new(Arc::clone(&rig.store), script).panicking_at("e1");
+    let exploding = Arc::new(exploding);
+    let stop = CancellationToken::new();
+    let worker = Worker::new(rig.lane(Arc::clone(&exploding) as Arc<dyn Warehouse>));
+    let working = tokio::spawn(worker.run(stop.clone()));
+    while exploding.batches().len() < gates.len() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    gates.iter().for_each(|gate| gate.notify_one());
+    let kept = async || rig.stores.column("select event_id from fact_event").await;
+    while kept().await.len() < elsewhere || !rig.metric("cartwright_lane_running").ends_with(" 0") {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // The others still run.
+    let before = kept().await.len();
+    for n in 100..130 {
+        rig.view(&format!("b{n}"), [format!("late{n}")]).await;
+    }
+    while kept().await.len() == before {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    stop.cancel();
+    working.await.unwrap();
+    assert!(!kept().await.contains(&"e1".to_owned()));
 }
 
 async fn what_time_does_not_heal_stops_the_lane_with_its_remedy(stack: Stack) {

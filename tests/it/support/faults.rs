@@ -40,6 +40,8 @@ pub struct FaultyWarehouse {
     script: Mutex<VecDeque<Fault>>,
     /// Event ids that no transaction can store, unless they go to quarantine.
     poison: BTreeSet<String>,
+    /// Event ids at which applying panics.
+    explosive: BTreeSet<String>,
     /// Told when an `apply` begins.
     pub began: Notify,
     /// What `documents` found is held here.
@@ -56,6 +58,7 @@ impl FaultyWarehouse {
             inner,
             script: Mutex::new(script.into_iter().collect()),
             poison: BTreeSet::new(),
+            explosive: BTreeSet::new(),
             began: Notify::new(),
             documents: Gate::default(),
             rounds: Mutex::default(),
@@ -81,6 +84,11 @@ impl FaultyWarehouse {
         self
     }
 
+    pub fn panicking_at(mut self, event_id: &str) -> Self {
+        self.explosive.insert(event_id.to_owned());
+        self
+    }
+
     /// Faults of the script that nothing met yet.
     pub fn faults_left(&self) -> usize {
         self.script.lock().unwrap().len()
@@ -96,6 +104,11 @@ impl Warehouse for FaultyWarehouse {
     async fn apply_together(&self, batches: &[Batch<'_>]) -> Result<Vec<Applied>, WarehouseError> {
         self.began.notify_one();
         self.batches.lock().unwrap().push(batches.len());
+        let explodes = batches
+            .iter()
+            .flat_map(|batch| batch.effects)
+            .any(|(_, effect)| self.explosive.contains(&*effect.event.event_id));
+        assert!(!explodes, "as this test wants it");
         let poisonous = batches
             .iter()
             .flat_map(|batch| batch.effects)

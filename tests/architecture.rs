@@ -1,5 +1,5 @@
-//! The house rules that a compiler does not check: which room may import which, how long a file may get, and
-//! what no module may be called. A rule that no check enforces is a wish.
+//! The house rules that a compiler does not check: which room may import which, how long a file may get, what no
+//! module may be called, and that no migration is forgotten. A rule that no check enforces is a wish.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -303,6 +303,29 @@ fn no_module_has_a_name_that_says_nothing() {
                 source.path.display()
             );
         }
+    }
+}
+
+/// One that is only a file is never applied, and nothing else would say so.
+#[test]
+fn every_migration_is_in_the_binary() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for database in ["postgres", "sqlite"] {
+        let list = root.join("src/warehouse").join(database).join("migrations.rs");
+        let list = std::fs::read_to_string(list).unwrap();
+        let mut files = 0;
+        for entry in std::fs::read_dir(root.join("migrations").join(database)).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            let (number, _) = name.split_once('_').unwrap();
+            let number: u32 = number.parse().unwrap();
+            let is_listed = list.contains(&format!("migrations/{database}/{name}"));
+            assert!(
+                is_listed && list.contains(&format!("        {number},\n")),
+                "{database}: {name} is not in the list"
+            );
+            files += 1;
+        }
+        assert_eq!(list.matches("include_str!").count(), files, "{database}");
     }
 }
 

@@ -9,7 +9,7 @@ use sqlx::postgres::PgPool;
 use crate::warehouse::OpenError;
 
 /// Version, description, text. Append only.
-const MIGRATIONS: [(i64, &str, &str); 7] = [
+const MIGRATIONS: [(i64, &str, &str); 8] = [
     (
         1,
         "star schema",
@@ -44,6 +44,11 @@ const MIGRATIONS: [(i64, &str, &str); 7] = [
         8,
         "lane",
         include_str!("../../../migrations/postgres/0008_lane.sql"),
+    ),
+    (
+        9,
+        "pruning",
+        include_str!("../../../migrations/postgres/0009_pruning.sql"),
     ),
 ];
 

@@ -17,13 +17,20 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
 const MISSING: &str = "no PostgreSQL for the tests: set CARTWRIGHT_TEST_DATABASE_URL=postgres://USER@HOST/DATABASE \
                        to a server where databases may be made, or install one (apt-get install postgresql)";
 
-/// Every migration's text: the schema that a database starts with is copied, not migrated each time.
+/// Every migration's text, and which are applied: the schema that a database starts with is copied, not migrated each time.
 fn schema() -> String {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/postgres");
     let files = std::fs::read_dir(folder)
         .unwrap()
         .map(|file| file.unwrap().path());
     let mut files: Vec<_> = files.collect();
+    files.push(
+        concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/src/warehouse/postgres/migrations.rs"
+        )
+        .into(),
+    );
     files.sort();
     files
         .iter()

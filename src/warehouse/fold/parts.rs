@@ -114,6 +114,12 @@ impl Before {
         subjects.sort_unstable();
         subjects
     }
+
+    /// Those whose parts are in somebody else's document.
+    pub(in crate::warehouse) fn joined(&self) -> impl Iterator<Item = &SubjectId> {
+        let groups = self.members.iter();
+        groups.flat_map(|(user, members)| members.iter().filter(move |member| *member != user))
+    }
 }
 
 impl Parts {
@@ -182,8 +188,12 @@ impl Parts {
         parts.filter_map(|part| part.part.consent().analytics).max()
     }
 
+    /// Whether its document has to be written for the subject's own sake: the part changed, or something was said of whom it belongs to
+    /// and there is no document yet. Whoever says more of that meets it there.
     fn is_changed(&self, subject: &SubjectId) -> bool {
-        self.parts.get(subject).is_some_and(|part| part.changed)
+        self.parts
+            .get(subject)
+            .is_some_and(|part| part.changed || (part.kept == Kept::Nowhere && !part.from.is_empty()))
     }
 
     /// What to write.

@@ -8,7 +8,7 @@
 //! twice: first to guess whom to lock, then, under the locks, to know. Where the guess was too small, because
 //! another batch made a link in between, the transaction begins again and locks the others as well.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use sqlx::{PgConnection, Postgres, Transaction};
@@ -19,7 +19,7 @@ use super::{
     BEGIN, PgWarehouse, WRITE, decisions, events, experiments, identity, orders, position, products,
     profiles, quarantine, segments,
 };
-use crate::domain::ids::{Shop, SubjectId};
+use crate::domain::ids::SubjectId;
 use crate::domain::transform::Effect;
 use crate::warehouse::batch::{
     applied, days, decisions_served, next_versions, products_seen, sort_out, with_quarantined,
@@ -34,7 +34,7 @@ use crate::warehouse::{Applied, Batch, WarehouseError};
 const ATTEMPTS: u32 = 6;
 
 /// Subjects to lock beyond the guess.
-type Also = BTreeMap<SubjectId, Shop>;
+type Also = BTreeSet<SubjectId>;
 
 pub(super) async fn apply(
     warehouse: &PgWarehouse,
@@ -124,10 +124,9 @@ async fn write(
 
     // Parts and documents, each document with its next version.
     let folded = parts.outcome(&before, &mut people);
-    profiles::write_parts(&mut tx, &folded.parts).await?;
     let stored = progress.keys().cloned().collect();
     let documents = next_versions(folded.documents, progress, epoch, batches, &mut change_seqs);
-    profiles::write_documents(&mut tx, &documents, &stored, &people).await?;
+    profiles::write(&mut tx, &documents, folded.parts, &stored, &people).await?;
 
     if let Some(ruleset) = first.ruleset {
         segments::update(&mut tx, ruleset, &documents, &people, first.now).await?;
@@ -167,26 +166,27 @@ async fn lock_people(
     orders: &Orders,
     also: &mut Also,
 ) -> Result<(People, Before, Former), Failure> {
-    let guess = read_people(conn, effects, orders).await?;
+    let (_, guess) = read_people(conn, effects, orders).await?;
     let mut wanted = also.clone();
-    wanted.extend(guess.1);
-    let wanted: Vec<(&Shop, &SubjectId)> = wanted.iter().map(|(subject, shop)| (shop, subject)).collect();
-    let locked = profiles::lock_parts(conn, &wanted).await?;
+    wanted.extend(guess);
+    let former = profiles::lock(conn, &Vec::from_iter(&wanted)).await?;
 
     let ((people, before), subjects) = read_people(conn, effects, orders).await?;
-    let missed: Also = subjects
-        .into_iter()
-        .filter(|(subject, _)| {
-            wanted
-                .binary_search_by_key(&subject, |(_, locked)| locked)
-                .is_err()
-        })
-        .collect();
+    let missed: Vec<&SubjectId> = subjects.difference(&wanted).collect();
     if !missed.is_empty() {
-        also.extend(missed);
+        also.extend(missed.into_iter().cloned());
         return Err(Failure::Again("a link was made in the meantime".into()));
     }
-    let former = profiles::read(conn, &wanted, locked).await?;
+    // Who belongs to somebody has a document, so this one came with a link that was made while a lock was waited for.
+    let joined = before
+        .joined()
+        .filter(|subject| !former.progress.contains_key(*subject));
+    let joined: Vec<&SubjectId> = joined.collect();
+    if !joined.is_empty() && profiles::exist(conn, &joined).await? {
+        return Err(Failure::Again(
+            "a link to somebody new was made in the meantime".into(),
+        ));
+    }
     Ok((people, before, former))
 }
 
@@ -202,13 +202,6 @@ async fn read_people(
     }
     identity::read(conn, &mut people).await?;
     let before = Before::of(&mut people);
-    let mut subjects = Also::new();
-    for subject in before.subjects(&people) {
-        let shop = people
-            .shop(&subject)
-            .ok_or_else(|| WarehouseError::Inconsistent("a part of no shop".into()))?
-            .clone();
-        subjects.insert(subject, shop);
-    }
+    let subjects = before.subjects(&people).into_iter().collect();
     Ok(((people, before), subjects))
 }

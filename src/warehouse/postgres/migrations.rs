@@ -9,7 +9,7 @@ use sqlx::postgres::PgPool;
 use crate::warehouse::OpenError;
 
 /// Version, description, text. Append only.
-const MIGRATIONS: [(i64, &str, &str); 8] = [
+const MIGRATIONS: [(i64, &str, &str); 9] = [
     (
         1,
         "star schema",
@@ -49,6 +49,11 @@ const MIGRATIONS: [(i64, &str, &str); 8] = [
         9,
         "pruning",
         include_str!("../../../migrations/postgres/0009_pruning.sql"),
+    ),
+    (
+        10,
+        "one row",
+        include_str!("../../../migrations/postgres/0010_one_row.sql"),
     ),
 ];
 

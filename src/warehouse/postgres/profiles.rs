@@ -1,4 +1,7 @@
-//! `profile_part` and `customer_profile`.
+//! `customer_profile`: each subject's document, and its own part where that is not what the document says.
+//!
+//! The row is the lock of its identity. Who has none cannot be locked: two batches that are the first to say something of a subject both
+//! insert its row, and one of them begins again.
 
 use bytes::Bytes;
 use sqlx::PgConnection;
@@ -80,69 +83,7 @@ pub(super) async fn changes(
         .collect()
 }
 
-/// The locked rows: where each part is kept, and the bytes of those kept apart.
-#[derive(Debug, Default)]
-pub(super) struct Locked {
-    rows: Map<SubjectId, Option<Vec<u8>>>,
-}
-
-/// Locks the parts of `subjects`, which are in order. Absent rows are inserted, so that an identity is locked before it
-/// did anything.
-pub(super) async fn lock_parts(
-    conn: &mut PgConnection,
-    subjects: &[(&Shop, &SubjectId)],
-) -> Result<Locked, Failure> {
-    let mut locked = Locked::default();
-    lock_stored(conn, subjects, &mut locked).await?;
-    if locked.rows.len() == subjects.len() {
-        return Ok(locked);
-    }
-    let absent: Vec<(&Shop, &SubjectId)> = subjects
-        .iter()
-        .filter(|(_, subject)| !locked.rows.contains_key(*subject))
-        .copied()
-        .collect();
-    let inserted = sqlx::query!(
-        "insert into profile_part (shop, subject, part, in_document)
-         select shop, subject, '', true from (select unnest($1::text[]) as shop, unnest($2::text[]) as subject) as k
-         on conflict do nothing",
-        column(&absent, |(shop, _)| shop.as_str()) as _,
-        column(&absent, |(_, subject)| subject.as_str()) as _
-    )
-    .execute(&mut *conn)
-    .await?;
-    if usize::try_from(inserted.rows_affected()) != Ok(absent.len()) {
-        // Another batch inserted some and has committed since.
-        lock_stored(conn, &absent, &mut locked).await?;
-    }
-    for (_, subject) in absent {
-        locked.rows.entry(subject.clone()).or_insert(None);
-    }
-    Ok(locked)
-}
-
-/// Locks the rows that are there, in key order.
-async fn lock_stored(
-    conn: &mut PgConnection,
-    subjects: &[(&Shop, &SubjectId)],
-    locked: &mut Locked,
-) -> Result<(), Failure> {
-    let rows = sqlx::query!(
-        r#"select p.subject, case when not p.in_document then p.part end as part from (select unnest($1::text[]) as subject) as k
-           join profile_part as p on p.subject = k.subject
-           order by p.subject
-           for update of p"#,
-        column(subjects, |(_, subject)| subject.as_str()) as _
-    )
-    .fetch_all(conn)
-    .await?;
-    for row in rows {
-        locked.rows.insert(SubjectId::from_stored(&row.subject), row.part);
-    }
-    Ok(())
-}
-
-/// What is stored of one subject's document before a batch.
+/// What is stored of some subjects before a batch, locked.
 #[derive(Debug, Default)]
 pub(super) struct Former {
     /// By subject, the document's number and how far it was folded.
@@ -150,82 +91,61 @@ pub(super) struct Former {
     pub(super) parts: Parts,
 }
 
-/// Reads the parts of `subjects`, all of which are `locked`, and how far their documents were folded. A statement of its own:
-/// the one that waits for the locks sees documents as they were before it waited.
-pub(super) async fn read(
-    conn: &mut PgConnection,
-    subjects: &[(&Shop, &SubjectId)],
-    mut locked: Locked,
-) -> Result<Former, Failure> {
-    let inconsistent = |what: &str, error: &dyn std::fmt::Display| {
-        WarehouseError::Inconsistent(format!("{what}: {error}").into())
-    };
+/// Locks the documents of `subjects`, which are in order, and reads them: one that had to be waited for is read as it is then.
+/// Of those that have none nothing is locked; see [`insert`].
+pub(super) async fn lock(conn: &mut PgConnection, subjects: &[&SubjectId]) -> Result<Former, Failure> {
+    // `lateral` goes through the subjects in their order.
     let rows = sqlx::query!(
-        r#"select p.subject, p.n, case when not k.in_document then p.as_of::text end as as_of,
-                  case when k.in_document then p.document end as document
-           from (select unnest($1::text[]) as subject, unnest($2::boolean[]) as in_document) as k
-           join customer_profile as p on p.subject = k.subject"#,
-        column(subjects, |(_, subject)| subject.as_str()) as _,
-        column(subjects, |(_, subject)| matches!(
-            locked.rows.get(*subject),
-            Some(None)
-        )) as _
+        r#"select p.subject as "subject!", p.n as "n!", p.own_part, p.as_of, p.document
+           from (select unnest($1::text[]) as subject) as k
+           cross join lateral (
+               select subject, n, own_part, case when own_part is not null then as_of::text end as as_of,
+                      case when own_part is null then document end as document
+               from customer_profile where subject = k.subject for update) as p"#,
+        column(subjects, |subject| subject.as_str()) as _
     )
     .fetch_all(conn)
     .await?;
+    let inconsistent = |what: &str, error: &dyn std::fmt::Display| {
+        WarehouseError::Inconsistent(format!("customer_profile.{what}: {error}").into())
+    };
     let mut former = Former::default();
     for row in rows {
         let subject = SubjectId::from_stored(&row.subject);
-        let as_of = match (row.document, row.as_of) {
+        let (part, kept, as_of) = match (row.document, row.own_part.as_deref()) {
             (Some(document), _) => {
-                let document = Document::decode(&document)
-                    .map_err(|error| inconsistent("customer_profile.document", &error))?;
-                locked.rows.remove(&subject);
-                former
-                    .parts
-                    .add_stored(subject.clone(), document.part, Kept::InDocument);
-                document.as_of
+                let Document { part, as_of, .. } =
+                    Document::decode(&document).map_err(|error| inconsistent("document", &error))?;
+                (part, Kept::InDocument, as_of)
             }
-            (None, Some(as_of)) => serde_json::from_str(&as_of)
-                .map_err(|error| inconsistent("customer_profile.as_of", &error))?,
-            (None, None) => AsOf::default(),
+            (None, own_part) => {
+                let part = match own_part {
+                    // A former version wrote it for an identity that had done nothing.
+                    None | Some([]) => ProfilePart::default(),
+                    Some(part) => {
+                        ProfilePart::decode(part).map_err(|error| inconsistent("own_part", &error))?
+                    }
+                };
+                let as_of = serde_json::from_str(row.as_of.as_deref().unwrap_or_default());
+                let as_of = as_of.map_err(|error| inconsistent("as_of", &error))?;
+                (part, Kept::Apart, as_of)
+            }
         };
+        former.parts.add_stored(subject.clone(), part, kept);
         former.progress.insert(subject, (natural(row.n)?, as_of));
-    }
-    for (subject, part) in locked.rows {
-        let (part, kept) = match part.as_deref() {
-            // There is no document yet.
-            None => (ProfilePart::default(), Kept::InDocument),
-            // Locked by a former version, and did nothing.
-            Some([]) => (ProfilePart::default(), Kept::Apart),
-            Some(part) => {
-                let part = ProfilePart::decode(part).map_err(|error| inconsistent("profile_part", &error))?;
-                (part, Kept::Apart)
-            }
-        };
-        former.parts.add_stored(subject, part, kept);
     }
     Ok(former)
 }
 
-/// Writes where parts are kept now; all are locked, so all are there.
-pub(super) async fn write_parts(
-    conn: &mut PgConnection,
-    parts: &[(SubjectId, Option<Vec<u8>>)],
-) -> Result<(), Failure> {
-    if parts.is_empty() {
-        return Ok(());
-    }
-    sqlx::query!(
-        "update profile_part as p set part = coalesce(k.part, ''), in_document = k.part is null
-         from (select unnest($1::text[]) as subject, unnest($2::bytea[]) as part) as k
-         where p.subject = k.subject",
-        column(parts, |(subject, _)| subject.as_str()) as _,
-        column(parts, |(_, part)| part.as_deref()) as _
+/// Whether any of `subjects` has a document by now.
+pub(super) async fn exist(conn: &mut PgConnection, subjects: &[&SubjectId]) -> Result<bool, Failure> {
+    let any = sqlx::query_scalar!(
+        r#"select exists (select from customer_profile where subject = any($1)) as "any!""#,
+        column(subjects, |subject| subject.as_str()) as _
     )
-    .execute(conn)
+    .fetch_one(conn)
     .await?;
-    Ok(())
+    Ok(any)
 }
 
 /// A document as one row.
@@ -236,18 +156,21 @@ struct Row<'d> {
     n: i64,
     as_of: String,
     change_seq: i64,
+    /// Whether the subject's own part is kept elsewhere from now on, and itself, where it is not the document's.
+    own: Option<Option<&'d [u8]>>,
 }
 
-/// Writes documents.
+/// Writes documents, and with them the parts that are stored elsewhere than before: whoever's part changes, so does the document.
 ///
-/// All parts are locked, so whether a document is `stored` is known, and an update alone is much cheaper than an insert that meets
-/// a row.
-pub(super) async fn write_documents(
+/// All that were `stored` are locked, and an update alone is much cheaper than an insert that meets a row.
+pub(super) async fn write(
     conn: &mut PgConnection,
     documents: &[Written],
+    parts: Vec<(SubjectId, Option<Vec<u8>>)>,
     stored: &Set<SubjectId>,
     people: &People,
 ) -> Result<(), Failure> {
+    let parts: Map<SubjectId, Option<Vec<u8>>> = parts.into_iter().collect();
     let (mut former, mut new) = (Vec::with_capacity(documents.len()), Vec::new());
     for written in documents {
         let Version { epoch, n } = written.document.version;
@@ -261,6 +184,7 @@ pub(super) async fn write_documents(
             as_of: serde_json::to_string(&written.document.as_of)
                 .map_err(|error| WarehouseError::Rejected(error.to_string().into()))?,
             change_seq: integer(written.change_seq)?,
+            own: parts.get(&written.subject).map(Option::as_deref),
         };
         match stored.contains(&written.subject) {
             true => former.push(row),
@@ -309,7 +233,9 @@ macro_rules! run {
                 ProfilePart::refunded_minor
             )) as _,
             column($rows, |row| &*row.written.bytes) as _,
-            column($rows, |row| row.as_of.as_str()) as _
+            column($rows, |row| row.as_of.as_str()) as _,
+            column($rows, |row| row.own.flatten()) as _,
+            column($rows, |row| row.own.is_some()) as _
         )
         .execute($conn)
         .await
@@ -325,7 +251,7 @@ async fn update(conn: &mut PgConnection, rows: &[Row<'_>]) -> Result<(), Failure
              change_seq = k.change_seq, as_of = k.as_of::json, first_seen = k.first_seen, last_seen = k.last_seen,
              last_order = k.last_order, orders = k.orders, cancelled_orders = k.cancelled_orders, refunds = k.refunds,
              currency = k.currency, revenue_minor = k.revenue_minor, refunded_minor = k.refunded_minor,
-             document = k.document
+             document = k.document, own_part = case when k.own_moves then k.own_part else p.own_part end
          from (select unnest($1::int[]) as partition, unnest($2::text[]) as shop, unnest($3::text[]) as subject, unnest($4::text[]) as linked_user_id,
                       unnest($5::bigint[]) as epoch, unnest($6::bigint[]) as n, unnest($7::bigint[]) as change_seq,
                       unnest($8::timestamptz[]) as first_seen, unnest($9::timestamptz[]) as last_seen,
@@ -333,7 +259,7 @@ async fn update(conn: &mut PgConnection, rows: &[Row<'_>]) -> Result<(), Failure
                       unnest($12::bigint[]) as cancelled_orders, unnest($13::bigint[]) as refunds,
                       unnest($14::text[]) as currency, unnest($15::bigint[]) as revenue_minor,
                       unnest($16::bigint[]) as refunded_minor, unnest($17::bytea[]) as document,
-                      unnest($18::text[]) as as_of) as k
+                      unnest($18::text[]) as as_of, unnest($19::bytea[]) as own_part, unnest($20::boolean[]) as own_moves) as k
          where p.subject = k.subject"
     )?;
     match usize::try_from(updated.rows_affected()) == Ok(rows.len()) {
@@ -342,16 +268,17 @@ async fn update(conn: &mut PgConnection, rows: &[Row<'_>]) -> Result<(), Failure
     }
 }
 
+/// Nothing locks who has no document. So where another batch inserted one since, this one does nothing, and begins again.
 async fn insert(conn: &mut PgConnection, rows: &[Row<'_>]) -> Result<(), Failure> {
-    run!(
+    let inserted = run!(
         conn,
         rows,
         "insert into customer_profile (shop, subject, linked_user_id, epoch, n, partition, change_seq, as_of,
                                        first_seen, last_seen, last_order, orders, cancelled_orders, refunds, currency,
-                                       revenue_minor, refunded_minor, document)
+                                       revenue_minor, refunded_minor, document, own_part)
          select k.shop, k.subject, k.linked_user_id, k.epoch, k.n, k.partition, k.change_seq, k.as_of::json,
                 k.first_seen, k.last_seen, k.last_order, k.orders, k.cancelled_orders, k.refunds, k.currency,
-                k.revenue_minor, k.refunded_minor, k.document
+                k.revenue_minor, k.refunded_minor, k.document, case when k.own_moves then k.own_part end
          from (select unnest($1::int[]) as partition, unnest($2::text[]) as shop, unnest($3::text[]) as subject, unnest($4::text[]) as linked_user_id,
                       unnest($5::bigint[]) as epoch, unnest($6::bigint[]) as n, unnest($7::bigint[]) as change_seq,
                       unnest($8::timestamptz[]) as first_seen, unnest($9::timestamptz[]) as last_seen,
@@ -359,9 +286,15 @@ async fn insert(conn: &mut PgConnection, rows: &[Row<'_>]) -> Result<(), Failure
                       unnest($12::bigint[]) as cancelled_orders, unnest($13::bigint[]) as refunds,
                       unnest($14::text[]) as currency, unnest($15::bigint[]) as revenue_minor,
                       unnest($16::bigint[]) as refunded_minor, unnest($17::bytea[]) as document,
-                      unnest($18::text[]) as as_of) as k"
+                      unnest($18::text[]) as as_of, unnest($19::bytea[]) as own_part, unnest($20::boolean[]) as own_moves) as k
+         on conflict do nothing"
     )?;
-    Ok(())
+    match usize::try_from(inserted.rows_affected()) == Ok(rows.len()) {
+        true => Ok(()),
+        false => Err(Failure::Again(
+            "somebody was first seen by another batch as well".into(),
+        )),
+    }
 }
 
 /// An amount in the part's main currency.

@@ -134,7 +134,7 @@ async fn a_part_stored_apart_by_a_former_version_goes_on_counting_and_moves_into
         .await;
     let part = lane.document(&ann).await.unwrap().part.encode();
     let mut conn = backend.database().await.connect().await;
-    sqlx::query("update profile_part set part = $2, in_document = false where subject = $1 and in_document")
+    sqlx::query("update customer_profile set own_part = $2 where subject = $1 and own_part is null")
         .bind(ann.as_str())
         .bind(part)
         .execute(&mut conn)

@@ -71,7 +71,7 @@ async fn link_meets_guest_event(link_first: bool) {
     // Both lanes have looked at the links, and neither sees the other's.
     hold(
         &mut holder,
-        &format!("select from profile_part where subject = '{ann}' for update"),
+        &format!("select from customer_profile where subject = '{ann}' for update"),
     )
     .await;
     let fold = || start(&folding, vec![viewed("f1", 2_000, &ann, "sku2")]);
@@ -122,7 +122,7 @@ async fn two_devices_linked_to_one_user_at_once_are_both_in_the_document() {
     let mut observer = backend.database().await.connect().await;
     hold(
         &mut holder,
-        &format!("select from profile_part where subject = '{cyd}' for update"),
+        &format!("select from customer_profile where subject = '{cyd}' for update"),
     )
     .await;
     let first = start(&one, vec![linked("l1", 2_000, &phone, &cyd)]);
@@ -196,7 +196,7 @@ async fn the_victim_of_a_deadlock_begins_again() {
     // The batch's session looks for deadlocks first, so it is the one that is ended.
     holder.execute("set deadlock_timeout = '20s'").await.unwrap();
     let lock =
-        |subject: &SubjectId| format!("select from profile_part where subject = '{subject}' for update");
+        |subject: &SubjectId| format!("select from customer_profile where subject = '{subject}' for update");
     hold(&mut holder, &lock(&bob)).await;
     let lane = lane(&backend, 0).await;
     let applied = start(
@@ -221,6 +221,86 @@ async fn the_victim_of_a_deadlock_begins_again() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     panic!("there was no deadlock");
+}
+
+/// A batch that has all but moved its position and committed, since it waits for the product `sku9`, whose row is held.
+async fn nearly_done(
+    backend: &Postgres,
+    holder: &mut PgConnection,
+    mut effects: Vec<Effect>,
+) -> tokio::task::JoinHandle<Result<Applied, WarehouseError>> {
+    let mut seed = lane(backend, 8).await;
+    let passer_by = guest("passer-by");
+    seed.apply(&[viewed("p1", 1_000, &passer_by, "sku9")]).await;
+    hold(holder, "select from dim_product where item = 'sku9' for update").await;
+    effects.push(viewed("p2", 9_000, &passer_by, "sku9"));
+    let first = start(&lane(backend, 0).await, effects);
+    until_waiting(&mut backend.database().await.connect().await, 1).await;
+    first
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guest_whom_two_lanes_see_for_the_first_time_at_once_keeps_both_events() {
+    let backend = Postgres::default();
+    let ann = guest("ann");
+    let mut holder = backend.database().await.connect().await;
+    let first = nearly_done(&backend, &mut holder, vec![viewed("e1", 2_000, &ann, "sku1")]).await;
+    let second = start(&lane(&backend, 1).await, vec![viewed("e2", 2_000, &ann, "sku2")]);
+    until_waiting(&mut backend.database().await.connect().await, 2).await;
+    holder.execute("commit").await.unwrap();
+    first.await.unwrap().unwrap();
+    second.await.unwrap().unwrap();
+    let document = lane(&backend, 0).await.document(&ann).await.unwrap();
+    assert_eq!((document.part.events(), document.version.n), (2, 2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guest_first_seen_and_linked_while_the_user_is_waited_for_stays_in_the_users_document() {
+    let backend = Postgres::default();
+    let (ann, cyd) = (guest("ann"), user("cyd"));
+    let mut seed = lane(&backend, 9).await;
+    seed.apply(&[viewed("s1", 1_000, &cyd, "sku1")]).await;
+    let mut holder = backend.database().await.connect().await;
+    let linking = vec![viewed("e1", 2_000, &ann, "sku1"), linked("l1", 3_000, &ann, &cyd)];
+    let first = nearly_done(&backend, &mut holder, linking).await;
+    // It names her as well and says nothing of her, so all that it writes is his document.
+    let mut naming = viewed("e2", 4_000, &ann, "sku2");
+    naming.contribution.deltas.clear();
+    let second = start(
+        &lane(&backend, 1).await,
+        vec![naming, viewed("e3", 4_000, &cyd, "sku2")],
+    );
+    until_waiting(&mut backend.database().await.connect().await, 2).await;
+    holder.execute("commit").await.unwrap();
+    first.await.unwrap().unwrap();
+    second.await.unwrap().unwrap();
+    assert_eq!(seed.document(&cyd).await.unwrap().part.events(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_and_its_end_between_two_who_did_nothing_yet_meet_in_any_order() {
+    for unlink_first in [false, true] {
+        let backend = Postgres::default();
+        let (ann, cyd) = (guest("ann"), user("cyd"));
+        let link = vec![linked("l1", 2_000, &ann, &cyd)];
+        let unlink = vec![unlinked("u1", 3_000, &ann, &cyd)];
+        let (first, second) = match unlink_first {
+            true => (unlink, link),
+            false => (link, unlink),
+        };
+        let mut holder = backend.database().await.connect().await;
+        let first = nearly_done(&backend, &mut holder, first).await;
+        let second = start(&lane(&backend, 1).await, second);
+        until_waiting(&mut backend.database().await.connect().await, 2).await;
+        holder.execute("commit").await.unwrap();
+        first.await.unwrap().unwrap();
+        second.await.unwrap().unwrap();
+        let lane = lane(&backend, 0).await;
+        assert_eq!(lane.document(&ann).await.unwrap().linked_user, None);
+        assert_eq!(lane.document(&cyd).await.unwrap().part.events(), 1);
+        let whole = "select count(*) from identity where first_time is not null and unlink_time is not null";
+        assert_eq!(backend.integers(whole).await, [1], "unlink first: {unlink_first}");
+    }
 }
 
 /// What a partition's lane has to say of people that all lanes share.
@@ -328,7 +408,7 @@ async fn a_worker_whose_partition_was_taken_over_in_the_middle_of_a_batch_is_ref
     let mut holder = backend.database().await.connect().await;
     hold(
         &mut holder,
-        "select from profile_part where subject like 'a:%' for update",
+        "select from customer_profile where subject like 'a:%' for update",
     )
     .await;
     // Both apply the same stretch of the log; one of them holds the position.
@@ -358,7 +438,7 @@ async fn a_withdrawal_meets_an_event_of_the_same_shopper_in_any_order() {
     let mut observer = backend.database().await.connect().await;
     hold(
         &mut holder,
-        &format!("select from profile_part where subject = '{ann}' for update"),
+        &format!("select from customer_profile where subject = '{ann}' for update"),
     )
     .await;
     let first = start(&one, vec![withdrew("w", 2_000, &cyd)]);

@@ -5,11 +5,12 @@
 //! the same entries evict the same one.
 
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 /// A sorted vector of `(key, value)`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(super) struct BoundedMap<V>(Vec<(Box<str>, V)>);
+pub(super) struct BoundedMap<V>(Vec<(SmolStr, V)>);
 
 impl<V> Default for BoundedMap<V> {
     fn default() -> Self {

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 use super::CartOp;
 use super::mark::Mark;
@@ -23,7 +24,7 @@ struct Operation {
     mark: Mark,
     /// The place among the operations of one event.
     ordinal: u16,
-    item: Box<str>,
+    item: SmolStr,
     /// Negative removes.
     quantity: i32,
     price_minor: Option<i64>,

@@ -36,6 +36,7 @@ mod tests;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 pub use caps::CapWindow;
 pub use cart::{Cart, CartLine};
@@ -176,12 +177,12 @@ struct Totals {
 struct Assigned {
     is_guest: bool,
     mark: Mark,
-    variant: Box<str>,
+    variant: SmolStr,
 }
 
 /// An item with the latest event that showed it. Sorted by mark, latest first.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct RecentItem {
     mark: Mark,
-    item: Box<str>,
+    item: SmolStr,
 }

@@ -2,7 +2,7 @@
 //!
 //! - A [`Permit`] is a place in a bounded queue, taken *before* the decision. Where none is free no experiment takes
 //!   part, so the loss of records cannot correlate with a variant.
-//! - One worker gathers records for [`LINGER`] and appends them together. While the log is full it tries again and
+//! - One worker gathers records for [`LINGER`], or some more of them where no profile waits, and appends them together. While the log is full it tries again and
 //!   again; meanwhile the places run out, and permits with them.
 //! - On stop no more permits are given, and what was permitted is appended before [`RecorderWorker::run`] returns;
 //!   so the worker stops after the listeners and before the log.
@@ -36,8 +36,12 @@ const PLACES: usize = 4_096;
 /// Records appended together at most.
 const MAX_BATCH: usize = 512;
 
-/// Higher: a crash loses more records. Lower: more appends, each of which costs a flush of the disk.
+/// How long a record waits that touches the profile. Higher: the shopper's next decision may not count it yet. Lower: more
+/// appends, each of which costs a flush of the disk.
 const LINGER: Duration = Duration::from_millis(5);
+
+/// How often a batch lingers where no record in it touches a profile. More: a crash loses more records. Fewer: as above.
+const LINGERS: usize = 4;
 
 /// The pause before a refused append is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
@@ -198,13 +202,8 @@ impl RecorderWorker {
                     continue;
                 }
             }
-            if stopped_at.is_none() && batch.len() < MAX_BATCH {
-                tokio::time::sleep(LINGER).await;
-                while batch.len() < MAX_BATCH
-                    && let Ok(served) = self.records.try_recv()
-                {
-                    batch.push(served);
-                }
+            if stopped_at.is_none() {
+                self.gather(&mut batch).await;
             }
             let now = crate::clock::now();
             batch.extend(self.losses.take(now));
@@ -213,6 +212,27 @@ impl RecorderWorker {
                 .map(|served| (served.event, served.touches_profile))
                 .unzip();
             self.store(events, &touching, &stop).await;
+        }
+    }
+
+    /// Waits for company.
+    async fn gather(&mut self, batch: &mut Vec<Served>) {
+        let mut seen = 0;
+        for _ in 0..LINGERS {
+            if batch.len() >= MAX_BATCH {
+                return;
+            }
+            tokio::time::sleep(LINGER).await;
+            while batch.len() < MAX_BATCH
+                && let Ok(served) = self.records.try_recv()
+            {
+                batch.push(served);
+            }
+            let new = batch.get(seen..).unwrap_or_default();
+            if new.iter().any(|served| served.touches_profile) {
+                return;
+            }
+            seen = batch.len();
         }
     }
 

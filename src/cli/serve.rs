@@ -1,10 +1,13 @@
 //! `cartwright serve`: run until SIGTERM or SIGINT, then stop in order; a second signal ends the process at once.
 //! A node that finds out it must not go on stops in order as well, and exits with that error.
 
+use std::io;
+use std::num::NonZero;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::App;
@@ -18,11 +21,18 @@ const SAME_SIGNAL: Duration = Duration::from_millis(300);
 const INTERRUPTED: i32 = 130;
 
 pub(super) fn run(config: Config) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("the runtime could not be started")?;
+    let runtime = runtime().context("the runtime could not be started")?;
     runtime.block_on(serve(config))
+}
+
+/// On one core nothing is gained by moving tasks between threads, and each wake-up pays for it.
+fn runtime() -> io::Result<Runtime> {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let mut builder = match cores {
+        1 => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    builder.enable_all().build()
 }
 
 async fn serve(config: Config) -> anyhow::Result<ExitCode> {

@@ -34,9 +34,10 @@ use axum::extract::{FromRef, Request};
 use axum::http::{HeaderValue, Method, header};
 use axum::response::Response;
 use axum::routing::{get, post};
+use futures_util::future::Either;
 use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
-use tower::{Service, ServiceBuilder, ServiceExt as _};
+use tower::{Layer as _, Service, ServiceExt as _, service_fn};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use utoipa_axum::router::OpenApiRouter;
@@ -235,11 +236,27 @@ pub fn public_service(
         personalize: Arc::clone(&state.0.personalize),
         router: public_router(state),
     });
-    ServiceBuilder::new()
-        // Answers preflights, and marks every answer, errors included, as readable for the shop's pages.
-        .layer(cors)
+    let answer = {
+        let public = Arc::clone(&public);
         // Innermost: whatever panics becomes a 500 like any other, and its connection lives on.
-        .service_fn(move |request| Arc::clone(&public).answer(request))
+        move |request| Arc::clone(&public).answer(request)
+    };
+    // Answers preflights, and marks every answer, errors included, as readable for the shop's pages.
+    let mut for_browsers = cors.layer(service_fn(answer.clone()));
+    service_fn(move |request| match asks_directly(&request) {
+        // No page reads this answer, and no cache may keep it, so nothing has to be said of origins.
+        true => Either::Left(answer(request)),
+        false => Either::Right(for_browsers.call(request)),
+    })
+}
+
+/// Whether it is a `GET /personalize` of a server, or of a page of the same origin: a browser says where any other page is from.
+fn asks_directly(request: &Request<Incoming>) -> bool {
+    is_personalize(request) && !request.headers().contains_key(header::ORIGIN)
+}
+
+fn is_personalize(request: &Request<Incoming>) -> bool {
+    request.method() == Method::GET && request.uri().path() == personalize::PATH
 }
 
 /// What the public listener serves.
@@ -256,7 +273,7 @@ impl Public {
     /// `GET /personalize` goes straight to its handler: finding a route, boxing the body and the handler's future
     /// cost more than reading its query. All else, `HEAD` included, goes by the router.
     async fn route(&self, request: Request<Incoming>) -> Response {
-        if request.method() == Method::GET && request.uri().path() == personalize::PATH {
+        if is_personalize(&request) {
             return self.personalize.get(request.into_parts().0).await;
         }
         let Ok(response) = self.router.clone().oneshot(request.map(Body::new)).await;

@@ -12,7 +12,7 @@ use crate::queue::{Entry, EventQueue, Position, ReadError, ReadLimits};
 pub struct BatchLimits {
     pub max_records: usize,
     pub max_bytes: usize,
-    /// How long the first record of a batch may wait for company. Higher: fewer transactions, each with its
+    /// How long the first record of a transaction may wait for company. Higher: fewer of them, each with its
     /// own fsync. Lower: fresher profiles.
     pub max_age: Duration,
 }
@@ -90,7 +90,7 @@ pub(super) async fn gather(
     }
     let mut size_bytes = size_of_entries(&entries);
     let mut is_end = entries.len() < PAGE;
-    if is_end {
+    if is_end && !limits.max_age.is_zero() {
         // Records come one by one; looking for each would cost more than the records.
         tokio::time::sleep(limits.max_age).await;
         is_end = false;

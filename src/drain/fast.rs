@@ -157,7 +157,11 @@ impl FastLane {
                 (self.passed)(self.partition, position.offset);
             }
             let limits = BatchLimits {
-                max_age: pace.age(),
+                // Batches that share transactions find company there.
+                max_age: self
+                    .together
+                    .as_ref()
+                    .map_or_else(|| pace.age(), |_| Duration::ZERO),
                 ..self.limits
             };
             // Soon after its last batch a lane says that it is idle.

@@ -4,7 +4,7 @@
 //! restarted or fail over and lose what it took. So a partition's changes are numbered in the warehouse
 //! (`change_seq`), and the hot store holds a mark: the number up to which everything was put.
 //!
-//! - After a commit the documents are put, then the mark is set. Setting it answers with the mark before; one that is
+//! - After a commit the documents are put, then the mark is set, by one call. It answers with the mark before; one that is
 //!   older than what this lane had set means that the store lost writes, and the changes since are put again.
 //! - A lane that starts, or whose commit nobody knows the outcome of, puts the changes beyond the mark first.
 //! - No mark means that the store is new or lost everything. Then it holds nothing stale, misses are read from the
@@ -96,13 +96,12 @@ impl<'a> Publisher<'a> {
         profiles: &[(SubjectId, HotProfile)],
         change_seq: u64,
     ) -> Result<(), PublishError> {
-        let hot = &self.lane.hot;
-        hot.put_newer(profiles).await?;
-        let before = hot.mark_published(self.lane.partition, change_seq).await?;
+        let partition = self.lane.partition;
+        let before = self.lane.hot.publish(partition, profiles, change_seq).await?;
         match (before, self.marked) {
             (Some(before), Some(marked)) if before < marked => {
                 tracing::warn!(
-                    partition = self.lane.partition,
+                    partition,
                     "the hot store lost writes; publishing what it lost again"
                 );
                 self.marked = Some(before);
@@ -165,7 +164,7 @@ impl<'a> Publisher<'a> {
                 put += profiles.len();
             },
         };
-        hot.mark_published(*partition, newest).await?;
+        hot.publish(*partition, &[], newest).await?;
         self.marked = Some(newest);
         Ok(put)
     }

@@ -6,21 +6,24 @@
 //! lane ─┘              └─ transaction ─┘
 //! ```
 //!
-//! Much of what a transaction costs is the same whatever its size: some fifteen statements, and a sync of the server's disk. A process with
+//! Much of what a transaction costs is the same whatever its size: a dozen statements, and a sync of the server's disk. A process with
 //! many partitions would pay that for each of them, all the time, for a handful of records. So a transaction takes all that waits,
-//! as the log's group commit does: a batch alone goes at once, and the busier the process, the more share.
+//! as the log's group commit does, and what comes while it is under way waits for the next: the busier the process, the more share. Only
+//! where much waits does a second one begin beside it. So no lane waits for company itself.
 //!
 //! Where the others must not suffer for one, each is applied alone, and says itself what is wrong with it.
 
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 
+use super::batch::BatchLimits;
 use super::fast::{FastLane, outcome_of};
 use crate::clock;
 use crate::domain::ids::Timestamp;
@@ -31,6 +34,13 @@ use crate::warehouse::{Applied, Batch, StoredPosition, WarehouseError};
 /// Transactions under way at once. More: smaller ones, and more of them that wait for each other. Fewer: the server idles while the lanes
 /// compute.
 const AT_ONCE: usize = 4;
+
+/// Of the most records of a transaction, the part for which one begins beside another. Smaller: more of what they cost whatever their size.
+/// Larger: the server idles.
+const ENOUGH: usize = 8;
+
+/// How long a batch waits at most for the transaction under way, which may wait for somebody's lock.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// A lane's batch, on its way to the warehouse and back.
 #[derive(Debug)]
@@ -63,11 +73,15 @@ impl Together {
     /// For lanes like `template`.
     pub(super) fn start(template: &FastLane) -> Together {
         let (requests, waiting) = mpsc::channel(usize::from(template.queue.partitions()).max(1));
-        let waiting = Arc::new(Mutex::new(waiting));
+        let counter = Arc::new(Counter {
+            waiting: Mutex::new(waiting),
+            under_way: AtomicUsize::new(0),
+            ended: Notify::new(),
+        });
         for _ in 0..AT_ONCE {
-            let (template, waiting) = (template.clone(), Arc::clone(&waiting));
+            let (template, counter) = (template.clone(), Arc::clone(&counter));
             tokio::spawn(async move {
-                while let Some(requests) = take(&waiting, template.limits.max_records).await {
+                while let Some((requests, _under_way)) = counter.take(template.limits).await {
                     apply(&template, requests).await;
                 }
             });
@@ -92,20 +106,58 @@ impl Together {
     }
 }
 
-/// All that waits, once something does, up to about `most` records; `None` when nothing will come any more.
-async fn take(waiting: &Mutex<mpsc::Receiver<Request>>, most: usize) -> Option<Vec<Request>> {
-    let mut waiting = waiting.lock().await;
-    let first = waiting.recv().await?;
-    let mut records = first.stretch.records();
-    let mut taken = vec![first];
-    // A large one gains nothing from company.
-    while records < most / 2
-        && let Ok(next) = waiting.try_recv()
-    {
-        records += next.stretch.records();
-        taken.push(next);
+/// Where batches wait.
+#[derive(Debug)]
+struct Counter {
+    waiting: Mutex<mpsc::Receiver<Request>>,
+    under_way: AtomicUsize,
+    ended: Notify,
+}
+
+/// A transaction under way.
+#[derive(Debug)]
+struct UnderWay<'c>(&'c Counter);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::AcqRel);
+        self.0.ended.notify_one();
     }
-    Some(taken)
+}
+
+impl Counter {
+    /// What waits, once a transaction is due; `None` when nothing will come any more.
+    async fn take(&self, limits: BatchLimits) -> Option<(Vec<Request>, UnderWay<'_>)> {
+        let mut waiting = self.waiting.lock().await;
+        let first = waiting.recv().await?;
+        let came_at = tokio::time::Instant::now();
+        let mut records = first.stretch.records();
+        let mut taken = vec![first];
+        while records < limits.max_records / ENOUGH {
+            let patience = match self.under_way.load(Ordering::Acquire) {
+                0 => limits.max_age,
+                _ => PATIENCE,
+            };
+            let next = tokio::select! {
+                biased;
+                next = waiting.recv() => next,
+                () = self.ended.notified() => continue,
+                () = tokio::time::sleep_until(came_at + patience) => break,
+            };
+            let Some(next) = next else { break };
+            records += next.stretch.records();
+            taken.push(next);
+        }
+        // A large one gains nothing from company.
+        while records < limits.max_records / 2
+            && let Ok(next) = waiting.try_recv()
+        {
+            records += next.stretch.records();
+            taken.push(next);
+        }
+        self.under_way.fetch_add(1, Ordering::AcqRel);
+        Some((taken, UnderWay(self)))
+    }
 }
 
 async fn apply(template: &FastLane, requests: Vec<Request>) {

@@ -184,7 +184,13 @@ impl HotStore for MemoryStore {
         Ok(published.get(&partition).copied())
     }
 
-    async fn mark_published(&self, partition: u16, change_seq: u64) -> Result<Option<u64>, HotError> {
+    async fn publish(
+        &self,
+        partition: u16,
+        profiles: &[(SubjectId, HotProfile)],
+        change_seq: u64,
+    ) -> Result<Option<u64>, HotError> {
+        self.put_newer(profiles).await?;
         let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(published.insert(partition, change_seq))
     }

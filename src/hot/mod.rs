@@ -60,10 +60,16 @@ pub trait HotStore: Send + Sync + std::fmt::Debug {
     /// as in a store that is new or lost its data.
     async fn published(&self, partition: u16) -> Result<Option<u64>, HotError>;
 
-    /// Notes that the changes of `partition` up to `change_seq` were put here, and returns what was noted before.
+    /// Puts profiles like [`HotStore::put_newer`], then notes that the changes of `partition` up to `change_seq` were put here, and
+    /// returns what was noted before. Where a profile cannot be put nothing is noted.
     ///
     /// The caller compares that with what it noted last: an older note, or none, means that the store lost writes.
-    async fn mark_published(&self, partition: u16, change_seq: u64) -> Result<Option<u64>, HotError>;
+    async fn publish(
+        &self,
+        partition: u16,
+        profiles: &[(SubjectId, HotProfile)],
+        change_seq: u64,
+    ) -> Result<Option<u64>, HotError>;
 
     /// Reports changes to `observer` for the life of the store; those made through it, before [`HotStore::put_newer`] returns, so
     /// that this process reads what it wrote. Returns whether this store reports any: where it does

@@ -147,21 +147,28 @@ impl RedisStore {
         slots
             .values()
             .flat_map(|profiles| profiles.chunks(SCRIPT_PROFILES))
-            .map(|profiles| self.call(profiles))
+            .map(|profiles| self.call(profiles, None))
             .collect()
     }
 
-    /// One call of the script for these profiles.
-    fn call(&self, profiles: &[&(SubjectId, HotProfile)]) -> Cmd {
+    /// One call of the script for these profiles, and the mark of a partition.
+    fn call(&self, profiles: &[&(SubjectId, HotProfile)], mark: Option<(u16, u64)>) -> Cmd {
         let mut command = redis::cmd("EVALSHA");
-        command.arg(self.put_newer.get_hash()).arg(profiles.len());
+        let keys = profiles.len() + usize::from(mark.is_some());
+        command.arg(self.put_newer.get_hash()).arg(keys);
         for (subject, _) in profiles {
             command.arg(profile_key(subject));
+        }
+        if let Some((partition, _)) = mark {
+            command.arg(published_key(partition));
         }
         for (subject, profile) in profiles {
             command
                 .arg(value::encode(profile))
                 .arg(self.ttl_ms(subject, profile));
+        }
+        if let Some((_, change_seq)) = mark {
+            command.arg(change_seq);
         }
         command
     }
@@ -173,6 +180,12 @@ impl RedisStore {
         let random = self.jitter.hash_one((subject, profile.version.n));
         let offset = random.checked_rem(spread).unwrap_or(0);
         (ttl_ms - spread / 2 + offset).max(1)
+    }
+
+    async fn mark(&self, partition: u16, change_seq: u64) -> Result<Option<u64>, HotError> {
+        let mut command = redis::cmd("SET");
+        command.arg(published_key(partition)).arg(change_seq).arg("GET");
+        ask(&self.writes, &command).await
     }
 
     async fn run(&self, connection: &mut Connection, calls: &[Cmd]) -> Result<(), RedisError> {
@@ -221,10 +234,8 @@ impl HotStore for RedisStore {
             .as_ref()
             .is_err_and(|error| is_kind(error, ServerErrorKind::NoScript))
         {
-            let mut load = redis::cmd("SCRIPT");
-            load.arg("LOAD").arg(PUT_NEWER);
-            // A server that is new, was restarted or told to forget. Calls that succeeded change nothing the second time.
-            done = match connection.query::<()>(&load).await {
+            // Calls that succeeded change nothing the second time.
+            done = match load(&mut connection).await {
                 Ok(()) => self.run(&mut connection, &calls).await,
                 Err(error) => Err(error),
             };
@@ -241,10 +252,45 @@ impl HotStore for RedisStore {
         ask(&self.writes, &command).await
     }
 
-    async fn mark_published(&self, partition: u16, change_seq: u64) -> Result<Option<u64>, HotError> {
-        let mut command = redis::cmd("SET");
-        command.arg(published_key(partition)).arg(change_seq).arg("GET");
-        ask(&self.writes, &command).await
+    async fn publish(
+        &self,
+        partition: u16,
+        profiles: &[(SubjectId, HotProfile)],
+        change_seq: u64,
+    ) -> Result<Option<u64>, HotError> {
+        // On a cluster the mark may be kept elsewhere than some of the profiles.
+        let alone = match self.by_slot.load(Ordering::Relaxed) {
+            true => profiles.len(),
+            false => profiles.len().saturating_sub(SCRIPT_PROFILES),
+        };
+        let (alone, with_mark) = profiles.split_at(alone);
+        if !alone.is_empty() {
+            self.put_newer(alone).await?;
+        }
+        if with_mark.is_empty() {
+            return self.mark(partition, change_seq).await;
+        }
+        let call = self.call(&Vec::from_iter(with_mark), Some((partition, change_seq)));
+        let mut connection = self.writes.connection()?;
+        let mut done = connection.query(&call).await;
+        if done
+            .as_ref()
+            .is_err_and(|error| is_kind(error, ServerErrorKind::NoScript))
+        {
+            done = match load(&mut connection).await {
+                Ok(()) => connection.query(&call).await,
+                Err(error) => Err(error),
+            };
+        }
+        self.watch.written(with_mark.iter().map(|(subject, _)| subject));
+        match done {
+            Err(error) if is_kind(&error, ServerErrorKind::CrossSlot) => {
+                self.by_slot.store(true, Ordering::Relaxed);
+                self.put_newer(with_mark).await?;
+                self.mark(partition, change_seq).await
+            }
+            done => done.map_err(|error| unavailable(&error)),
+        }
     }
 
     fn observe(&self, observer: Arc<dyn HotObserver>) -> bool {
@@ -253,6 +299,13 @@ impl HotStore for RedisStore {
         }
         self.reports
     }
+}
+
+/// Tells the server the script: it is new, was restarted or told to forget.
+async fn load(connection: &mut Connection) -> Result<(), RedisError> {
+    let mut load = redis::cmd("SCRIPT");
+    load.arg("LOAD").arg(PUT_NEWER);
+    connection.query(&load).await
 }
 
 fn is_kind(error: &RedisError, kind: ServerErrorKind) -> bool {

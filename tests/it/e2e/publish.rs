@@ -130,7 +130,7 @@ async fn a_hot_store_that_lost_everything_is_marked_and_not_filled() {
     rig.is_marked().await;
     assert_eq!(rig.hot.get(&rig.guest("a1")).await.unwrap(), None);
     lane.stop().await;
-    rig.hot.mark_published(PARTITION, 1_000_000).await.unwrap();
+    rig.hot.publish(PARTITION, &[], 1_000_000).await.unwrap();
     let lane = rig.start(Arc::clone(&rig.store));
     rig.is_marked().await;
     lane.stop().await;

@@ -45,8 +45,13 @@ impl HotStore for Moody {
         self.inner.published(partition).await
     }
 
-    async fn mark_published(&self, partition: u16, change_seq: u64) -> Result<Option<u64>, HotError> {
-        self.inner.mark_published(partition, change_seq).await
+    async fn publish(
+        &self,
+        partition: u16,
+        profiles: &[(SubjectId, HotProfile)],
+        change_seq: u64,
+    ) -> Result<Option<u64>, HotError> {
+        self.inner.publish(partition, profiles, change_seq).await
     }
 
     fn observe(&self, observer: Arc<dyn HotObserver>) -> bool {

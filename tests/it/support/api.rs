@@ -128,8 +128,13 @@ impl HotStore for SwitchedHot {
         self.0.published(partition).await
     }
 
-    async fn mark_published(&self, partition: u16, change_seq: u64) -> Result<Option<u64>, HotError> {
-        self.0.mark_published(partition, change_seq).await
+    async fn publish(
+        &self,
+        partition: u16,
+        profiles: &[(SubjectId, HotProfile)],
+        change_seq: u64,
+    ) -> Result<Option<u64>, HotError> {
+        self.0.publish(partition, profiles, change_seq).await
     }
 
     fn observe(&self, observer: Arc<dyn HotObserver>) -> bool {

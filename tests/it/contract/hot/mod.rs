@@ -97,13 +97,32 @@ async fn racing_writers_leave_the_newest(store: Arc<dyn HotStore>) {
 
 async fn a_mark_is_kept_per_partition_and_answers_with_its_predecessor(store: Arc<dyn HotStore>) {
     assert_eq!(store.published(0).await.unwrap(), None);
-    assert_eq!(store.mark_published(0, 5).await.unwrap(), None);
-    assert_eq!(store.mark_published(0, 9).await.unwrap(), Some(5));
+    assert_eq!(store.publish(0, &[], 5).await.unwrap(), None);
+    assert_eq!(store.publish(0, &[], 9).await.unwrap(), Some(5));
     assert_eq!(store.published(0).await.unwrap(), Some(9));
     assert_eq!(store.published(1).await.unwrap(), None);
     // A restored warehouse counts from where its backup was.
-    assert_eq!(store.mark_published(0, 3).await.unwrap(), Some(9));
+    assert_eq!(store.publish(0, &[], 3).await.unwrap(), Some(9));
     assert_eq!(store.published(0).await.unwrap(), Some(3));
+}
+
+async fn profiles_are_published_with_their_partitions_mark(store: Arc<dyn HotStore>) {
+    // None, one, and more than fit into one call of a script.
+    for (n, count) in [(1, 0), (2, 1), (3, 300)] {
+        let profiles: Vec<_> = (0..count).map(|who| (subject(who), profile(1, n, "x"))).collect();
+        let before = store.publish(7, &profiles, n * 10).await.unwrap();
+        assert_eq!(before, (n > 1).then_some((n - 1) * 10), "{count} profiles");
+        assert_eq!(store.published(7).await.unwrap(), Some(n * 10));
+        for (who, profile) in profiles {
+            assert_eq!(store.get(&who).await.unwrap(), Some(profile));
+        }
+    }
+    // The newer stays, as ever.
+    store
+        .publish(7, &[(subject(1), profile(1, 2, "old"))], 31)
+        .await
+        .unwrap();
+    assert_eq!(store.get(&subject(1)).await.unwrap().unwrap().version.n, 3);
 }
 
 #[derive(Debug, Default)]
@@ -224,6 +243,7 @@ macro_rules! promises {
             another_epoch_always_replaces
             racing_writers_leave_the_newest
             a_mark_is_kept_per_partition_and_answers_with_its_predecessor
+            profiles_are_published_with_their_partitions_mark
         }
     };
 }

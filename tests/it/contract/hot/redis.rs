@@ -41,7 +41,7 @@ async fn a_killed_server_is_reported_lost_and_found_again() {
     let observer = Arc::new(Recording::default());
     store.observe(Arc::clone(&observer) as Arc<dyn HotObserver>);
     put(&*store, 1).await;
-    store.mark_published(3, 7).await.unwrap();
+    store.publish(3, &[], 7).await.unwrap();
 
     server.kill();
     eventually(|| !observer.following.load(Ordering::SeqCst)).await;
@@ -165,7 +165,7 @@ async fn profiles_expire_apart_from_each_other_and_marks_stay() {
         .map(|n| (subject(n), profile(1, u64::from(n), "x")))
         .collect();
     store.put_newer(&many).await.unwrap();
-    store.mark_published(0, 1).await.unwrap();
+    store.publish(0, &[], 1).await.unwrap();
     let keys: Vec<String> = server.command(&["keys", "*:profile:*"]);
     assert_eq!(keys.len(), many.len());
     let mut connection = server.connection();

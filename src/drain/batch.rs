@@ -28,7 +28,7 @@ impl Default for BatchLimits {
     }
 }
 
-/// How long batches wait for company: at least as told, and longer where storing one takes long.
+/// How long batches that share no transactions wait for company: at least as told, and longer where storing one takes long.
 ///
 /// Much of a batch's cost is the same whatever its size. Lanes that share a machine and begin a batch as soon as the last one is stored
 /// leave no time for anything else, themselves included; so a lane rests about as long as it works, which at most doubles how

@@ -15,8 +15,7 @@
 
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -39,8 +38,9 @@ const AT_ONCE: usize = 4;
 /// Larger: the server idles.
 const ENOUGH: usize = 8;
 
-/// How long a batch waits at most for the transaction under way, which may wait for somebody's lock.
-const PATIENCE: Duration = Duration::from_millis(50);
+/// For so long the end of a transaction is waited for; then it is taken for one that waits for somebody's lock. Longer: everybody waits with it.
+/// Shorter: on a busy server one begins beside another, and both take longer.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// A lane's batch, on its way to the warehouse and back.
 #[derive(Debug)]
@@ -75,7 +75,7 @@ impl Together {
         let (requests, waiting) = mpsc::channel(usize::from(template.queue.partitions()).max(1));
         let counter = Arc::new(Counter {
             waiting: Mutex::new(waiting),
-            under_way: AtomicUsize::new(0),
+            under_way: std::sync::Mutex::default(),
             ended: Notify::new(),
         });
         for _ in 0..AT_ONCE {
@@ -110,17 +110,21 @@ impl Together {
 #[derive(Debug)]
 struct Counter {
     waiting: Mutex<mpsc::Receiver<Request>>,
-    under_way: AtomicUsize,
+    /// When each of the transactions under way began.
+    under_way: std::sync::Mutex<Vec<tokio::time::Instant>>,
     ended: Notify,
 }
 
-/// A transaction under way.
+/// A transaction under way, and when it began.
 #[derive(Debug)]
-struct UnderWay<'c>(&'c Counter);
+struct UnderWay<'c>(&'c Counter, tokio::time::Instant);
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        self.0.under_way.fetch_sub(1, Ordering::AcqRel);
+        let mut under_way = self.0.under_way();
+        if let Some(at) = under_way.iter().position(|began| *began == self.1) {
+            under_way.swap_remove(at);
+        }
         self.0.ended.notify_one();
     }
 }
@@ -134,15 +138,13 @@ impl Counter {
         let mut records = first.stretch.records();
         let mut taken = vec![first];
         while records < limits.max_records / ENOUGH {
-            let patience = match self.under_way.load(Ordering::Acquire) {
-                0 => limits.max_age,
-                _ => PATIENCE,
-            };
+            let youngest = self.under_way().iter().max().copied();
+            let due = youngest.map_or(came_at + limits.max_age, |began| began + PATIENCE);
             let next = tokio::select! {
                 biased;
                 next = waiting.recv() => next,
                 () = self.ended.notified() => continue,
-                () = tokio::time::sleep_until(came_at + patience) => break,
+                () = tokio::time::sleep_until(due) => break,
             };
             let Some(next) = next else { break };
             records += next.stretch.records();
@@ -155,8 +157,14 @@ impl Counter {
             records += next.stretch.records();
             taken.push(next);
         }
-        self.under_way.fetch_add(1, Ordering::AcqRel);
-        Some((taken, UnderWay(self)))
+        let began = tokio::time::Instant::now();
+        self.under_way().push(began);
+        Some((taken, UnderWay(self, began)))
+    }
+
+    fn under_way(&self) -> MutexGuard<'_, Vec<tokio::time::Instant>> {
+        // Whole between any two statements.
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -295,6 +303,70 @@ mod tests {
             effects: Vec::new(),
             unreadable: vec![(offset - 1, Bytes::from_static(b"x"), "torn".to_owned())],
         }
+    }
+
+    fn counter() -> (mpsc::Sender<Request>, Counter) {
+        let (requests, waiting) = mpsc::channel(64);
+        let counter = Counter {
+            waiting: Mutex::new(waiting),
+            under_way: std::sync::Mutex::default(),
+            ended: Notify::new(),
+        };
+        (requests, counter)
+    }
+
+    /// A request with so many records.
+    fn request(partition: u16, records: usize) -> Request {
+        let mut stretch = stretch(partition, 1);
+        stretch.unreadable = vec![stretch.unreadable.remove(0); records];
+        let (reply, _) = oneshot::channel();
+        Request { stretch, reply }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_while_a_transaction_is_under_way_waits_for_its_end_but_not_for_ever() {
+        let (requests, counter) = counter();
+        let limits = BatchLimits::default();
+        let started = tokio::time::Instant::now();
+        for partition in 0..3 {
+            requests.send(request(partition, 1)).await.unwrap();
+        }
+        let (taken, first) = counter.take(limits).await.unwrap();
+        assert_eq!((taken.len(), started.elapsed()), (3, limits.max_age));
+
+        // The end of the transaction is what it waits for.
+        requests.send(request(0, 1)).await.unwrap();
+        let ends = async {
+            tokio::time::sleep(limits.max_age * 3).await;
+            requests.send(request(1, 1)).await.unwrap();
+            drop(first);
+        };
+        let started = tokio::time::Instant::now();
+        let (taken, ()) = tokio::join!(counter.take(limits), ends);
+        let (taken, _second) = taken.unwrap();
+        assert_eq!((taken.len(), started.elapsed()), (2, limits.max_age * 3));
+
+        // Nor is one that hangs waited for for ever, nor by many records at all.
+        requests.send(request(0, 1)).await.unwrap();
+        let started = tokio::time::Instant::now();
+        let (_, _third) = counter.take(limits).await.unwrap();
+        assert_eq!(started.elapsed(), PATIENCE);
+        let started = tokio::time::Instant::now();
+        requests
+            .send(request(1, limits.max_records / ENOUGH))
+            .await
+            .unwrap();
+        let (taken, fourth) = counter.take(limits).await.unwrap();
+        assert_eq!((taken.len(), started.elapsed()), (1, Duration::ZERO));
+
+        // And it was waited for enough.
+        drop(fourth);
+        tokio::time::sleep(PATIENCE).await;
+        let started = tokio::time::Instant::now();
+        requests.send(request(0, 1)).await.unwrap();
+        let (_, _fifth) = counter.take(limits).await.unwrap();
+        assert_eq!(started.elapsed(), Duration::ZERO);
+        assert_eq!(counter.under_way().len(), 3);
     }
 
     #[tokio::test]

@@ -525,6 +525,13 @@ async fn the_direct_way_and_the_router_answer_alike(stack: Stack) {
         names
     };
     assert_eq!(names(&get), names(&head));
+    // Who names no origin is told nothing of origins.
+    let plain = api
+        .send("GET", "/personalize?anonymous_id=a1", &headers[..1], b"")
+        .await;
+    assert_eq!(plain.status, 200, "{plain:?}");
+    let of_origins = |name: &String| name.starts_with("access-control") || name == "vary";
+    assert!(names(&get).iter().any(of_origins) && !names(&plain).iter().any(of_origins));
     let put = ask("PUT", "/personalize?anonymous_id=a1").await;
     put.assert_problem(405, "method_not_allowed");
     assert_eq!(put.header("allow"), Some("GET,HEAD,POST"));

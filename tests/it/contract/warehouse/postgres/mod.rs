@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use cartwright::warehouse::{self, OpenError, Warehouse, WarehouseConfig};
-use sqlx::{AssertSqlSafe, Row as _};
+use sqlx::{AssertSqlSafe, Executor as _, Row as _};
 use tokio::sync::OnceCell;
 
-use super::effects::{guest, linked, user, viewed};
+use super::effects::{guest, linked, unlinked, user, viewed};
 use super::{Backend, Lane};
 use crate::support::postgres::Database;
 
@@ -123,6 +123,46 @@ async fn an_event_is_remembered_under_the_digest_that_sql_knows() {
     lane.apply(&[viewed("e1", 1_000, &guest("ann"), "sku1")]).await;
     let known = "select count(*) from event_seen where digest = event_digest('acme/live', 'e1')";
     assert_eq!(backend.integers(known).await, [1]);
+}
+
+/// What migration 10 found: parts in a table of their own, most of them empty since they are in their document.
+const BEFORE_ONE_ROW: &str = "
+    drop view profile_part;
+    create table profile_part (
+        shop text collate \"C\" not null, subject text collate \"C\" not null, part bytea not null,
+        in_document boolean not null, primary key (subject, shop));
+    insert into profile_part
+        select shop, subject, coalesce(own_part, ''), own_part is null from customer_profile;
+    insert into profile_part values ('acme/live', 'a:k1.nobody', '', true);
+    alter table customer_profile drop column own_part";
+
+#[tokio::test]
+async fn parts_of_a_former_version_move_into_the_row_of_their_document() {
+    let backend = Postgres {
+        database: OnceCell::new_with(Some(Database::disposable().await)),
+    };
+    let (ann, cyd) = (guest("ann"), user("cyd"));
+    let mut lane = Lane::new(&backend).await;
+    lane.apply(&[viewed("e1", 1_000, &ann, "sku1"), linked("l1", 2_000, &ann, &cyd)])
+        .await;
+    let mut conn = backend.database().await.connect().await;
+    for sql in [
+        BEFORE_ONE_ROW,
+        include_str!("../../../../../migrations/postgres/0010_one_row.sql"),
+    ] {
+        conn.execute(sql).await.unwrap();
+    }
+    // Hers is the document's; his document holds hers as well, so his is apart.
+    let apart = "select count(*) from profile_part where in_document = (subject like 'u:%')";
+    assert_eq!(backend.integers(apart).await, [0]);
+    let mut lane = Lane {
+        offset: lane.offset,
+        ..Lane::new(&backend).await
+    };
+    lane.apply(&[viewed("e2", 3_000, &ann, "sku2")]).await;
+    assert_eq!(lane.document(&cyd).await.unwrap().part.events(), 3);
+    lane.apply(&[unlinked("u1", 4_000, &ann, &cyd)]).await;
+    assert_eq!(lane.document(&cyd).await.unwrap().part.events(), 1);
 }
 
 #[tokio::test]

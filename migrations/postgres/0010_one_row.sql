@@ -1,5 +1,6 @@
 -- An identity's part is in the row of its document, and that row is its lock: one look-up, one lock and one write for each, where there
--- were two. No version that kept the rows apart was ever released; a worker of one stops at its first batch, and leaves its events in the log.
+-- were two. No version that kept the rows apart was ever released; a worker of one stops where it would insert into the view, and leaves
+-- its events in the log.
 alter table customer_profile add column own_part bytea;
 alter table customer_profile alter column own_part set storage external;
 comment on column customer_profile.own_part is 'encoded: what a user did by itself, where others are merged into its document; null: the document''s part';

@@ -236,11 +236,8 @@ pub fn public_service(
         personalize: Arc::clone(&state.0.personalize),
         router: public_router(state),
     });
-    let answer = {
-        let public = Arc::clone(&public);
-        // Innermost: whatever panics becomes a 500 like any other, and its connection lives on.
-        move |request| Arc::clone(&public).answer(request)
-    };
+    // Innermost: whatever panics becomes a 500 like any other, and its connection lives on.
+    let answer = move |request| Arc::clone(&public).answer(request);
     // Answers preflights, and marks every answer, errors included, as readable for the shop's pages.
     let mut for_browsers = cors.layer(service_fn(answer.clone()));
     service_fn(move |request| match asks_directly(&request) {

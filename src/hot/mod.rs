@@ -71,7 +71,7 @@ pub trait HotStore: Send + Sync + std::fmt::Debug {
         change_seq: u64,
     ) -> Result<Option<u64>, HotError>;
 
-    /// Reports changes to `observer` for the life of the store; those made through it, before [`HotStore::put_newer`] returns, so
+    /// Reports changes to `observer` for the life of the store; those made through it, before the put returns, so
     /// that this process reads what it wrote. Returns whether this store reports any: where it does
     /// not, nothing read from it may be kept.
     fn observe(&self, observer: Arc<dyn HotObserver>) -> bool;

@@ -188,22 +188,38 @@ impl RedisStore {
         ask(&self.writes, &command).await
     }
 
-    async fn run(&self, connection: &mut Connection, calls: &[Cmd]) -> Result<(), RedisError> {
-        match connection {
-            Connection::Single(connection) => {
-                let mut pipeline = Pipeline::with_capacity(calls.len());
-                for call in calls {
-                    pipeline.add_command(call.clone()).ignore();
-                }
-                pipeline.query_async(connection).await
+    /// Calls of the script; the last one's answer. A server that is new, was restarted or told to forget is told the script first: calls that
+    /// succeeded change nothing the second time.
+    async fn run(&self, connection: &mut Connection, calls: &[Cmd]) -> Result<Option<u64>, RedisError> {
+        match run_known(connection, calls).await {
+            Err(error) if is_kind(&error, ServerErrorKind::NoScript) => {
+                let mut load = redis::cmd("SCRIPT");
+                load.arg("LOAD").arg(PUT_NEWER);
+                let () = connection.query(&load).await?;
+                run_known(connection, calls).await
             }
-            // The calls go to different nodes, and a pipeline goes to one.
-            Connection::Cluster(connection) => {
-                for call in calls {
-                    let () = call.query_async(connection).await?;
-                }
-                Ok(())
+            done => done,
+        }
+    }
+}
+
+async fn run_known(connection: &mut Connection, calls: &[Cmd]) -> Result<Option<u64>, RedisError> {
+    match connection {
+        Connection::Single(connection) => {
+            let mut pipeline = Pipeline::with_capacity(calls.len());
+            for call in calls {
+                pipeline.add_command(call.clone());
             }
+            let answers: Vec<Option<u64>> = pipeline.query_async(connection).await?;
+            Ok(answers.last().copied().flatten())
+        }
+        // The calls go to different nodes, and a pipeline goes to one.
+        Connection::Cluster(connection) => {
+            let mut last = None;
+            for call in calls {
+                last = call.query_async(connection).await?;
+            }
+            Ok(last)
         }
     }
 }
@@ -218,32 +234,20 @@ impl HotStore for RedisStore {
     }
 
     async fn put_newer(&self, profiles: &[(SubjectId, HotProfile)]) -> Result<(), HotError> {
-        let mut calls = self.calls(profiles);
         let mut connection = self.writes.connection()?;
-        let mut done = self.run(&mut connection, &calls).await;
+        let mut done = self.run(&mut connection, &self.calls(profiles)).await;
         if done
             .as_ref()
             .is_err_and(|error| is_kind(error, ServerErrorKind::CrossSlot))
         {
             // Nothing of such a call happened. A cluster of one, most likely.
             self.by_slot.store(true, Ordering::Relaxed);
-            calls = self.calls(profiles);
-            done = self.run(&mut connection, &calls).await;
-        }
-        if done
-            .as_ref()
-            .is_err_and(|error| is_kind(error, ServerErrorKind::NoScript))
-        {
-            // Calls that succeeded change nothing the second time.
-            done = match load(&mut connection).await {
-                Ok(()) => self.run(&mut connection, &calls).await,
-                Err(error) => Err(error),
-            };
+            done = self.run(&mut connection, &self.calls(profiles)).await;
         }
         // The server's own report comes on another connection, and whoever asked for the put would overtake it. After a failed
         // put as well: it may have succeeded.
         self.watch.written(profiles.iter().map(|(subject, _)| subject));
-        done.map_err(|error| unavailable(&error))
+        done.map(drop).map_err(|error| unavailable(&error))
     }
 
     async fn published(&self, partition: u16) -> Result<Option<u64>, HotError> {
@@ -272,16 +276,7 @@ impl HotStore for RedisStore {
         }
         let call = self.call(&Vec::from_iter(with_mark), Some((partition, change_seq)));
         let mut connection = self.writes.connection()?;
-        let mut done = connection.query(&call).await;
-        if done
-            .as_ref()
-            .is_err_and(|error| is_kind(error, ServerErrorKind::NoScript))
-        {
-            done = match load(&mut connection).await {
-                Ok(()) => connection.query(&call).await,
-                Err(error) => Err(error),
-            };
-        }
+        let done = self.run(&mut connection, &[call]).await;
         self.watch.written(with_mark.iter().map(|(subject, _)| subject));
         match done {
             Err(error) if is_kind(&error, ServerErrorKind::CrossSlot) => {
@@ -299,13 +294,6 @@ impl HotStore for RedisStore {
         }
         self.reports
     }
-}
-
-/// Tells the server the script: it is new, was restarted or told to forget.
-async fn load(connection: &mut Connection) -> Result<(), RedisError> {
-    let mut load = redis::cmd("SCRIPT");
-    load.arg("LOAD").arg(PUT_NEWER);
-    connection.query(&load).await
 }
 
 fn is_kind(error: &RedisError, kind: ServerErrorKind) -> bool {

@@ -5,7 +5,13 @@ alter table customer_profile add column own_part bytea;
 alter table customer_profile alter column own_part set storage external;
 comment on column customer_profile.own_part is 'encoded: what a user did by itself, where others are merged into its document; null: the document''s part';
 
--- What has no document did nothing.
+-- What has no document did nothing, for the two were written together; a part of somebody who did is never dropped unread.
+do $$ begin
+    if exists (select from profile_part as s where not s.in_document and s.part <> ''
+               and not exists (select from customer_profile as p where p.subject = s.subject and p.shop = s.shop)) then
+        raise exception 'profile_part has parts without a document, which no version of Cartwright writes; nothing was changed';
+    end if;
+end $$;
 update customer_profile as p set own_part = s.part from profile_part as s
 where s.subject = p.subject and s.shop = p.shop and not s.in_document;
 drop table profile_part;

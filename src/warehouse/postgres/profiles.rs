@@ -157,7 +157,7 @@ struct Row<'d> {
     as_of: String,
     change_seq: i64,
     /// Whether the subject's own part is kept elsewhere from now on, and itself, where it is not the document's.
-    own: Option<Option<&'d [u8]>>,
+    own: Option<Option<Vec<u8>>>,
 }
 
 /// Writes documents, and with them the parts that are stored elsewhere than before: whoever's part changes, so does the document.
@@ -170,7 +170,7 @@ pub(super) async fn write(
     stored: &Set<SubjectId>,
     people: &People,
 ) -> Result<(), Failure> {
-    let parts: Map<SubjectId, Option<Vec<u8>>> = parts.into_iter().collect();
+    let mut parts: Map<SubjectId, Option<Vec<u8>>> = parts.into_iter().collect();
     let (mut former, mut new) = (Vec::with_capacity(documents.len()), Vec::new());
     for written in documents {
         let Version { epoch, n } = written.document.version;
@@ -184,12 +184,15 @@ pub(super) async fn write(
             as_of: serde_json::to_string(&written.document.as_of)
                 .map_err(|error| WarehouseError::Rejected(error.to_string().into()))?,
             change_seq: integer(written.change_seq)?,
-            own: parts.get(&written.subject).map(Option::as_deref),
+            own: parts.remove(&written.subject),
         };
         match stored.contains(&written.subject) {
             true => former.push(row),
             false => new.push(row),
         }
+    }
+    if !parts.is_empty() {
+        return Err(WarehouseError::Inconsistent("a part without its document".into()).into());
     }
     if !former.is_empty() {
         update(conn, &former).await?;
@@ -234,7 +237,7 @@ macro_rules! run {
             )) as _,
             column($rows, |row| &*row.written.bytes) as _,
             column($rows, |row| row.as_of.as_str()) as _,
-            column($rows, |row| row.own.flatten()) as _,
+            column($rows, |row| row.own.as_ref().and_then(Option::as_deref)) as _,
             column($rows, |row| row.own.is_some()) as _
         )
         .execute($conn)

@@ -303,6 +303,53 @@ async fn a_link_and_its_end_between_two_who_did_nothing_yet_meet_in_any_order() 
     }
 }
 
+/// As while a log is read anew into an empty warehouse: what several partitions say of shoppers, none of whom is there yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn newcomers_whom_all_lanes_meet_at_once_are_all_counted() {
+    const LANES: u16 = 4;
+    let backend = Postgres::default();
+    let warehouse = backend.open().await;
+    let mut running = Vec::new();
+    for partition in 0..LANES {
+        let mut lane = Lane {
+            warehouse: Arc::clone(&warehouse),
+            partition,
+            offset: 0,
+        };
+        running.push(tokio::spawn(async move {
+            for batch in 0..12 {
+                let newcomers = (0..40).map(|n| format!("{batch}-{n}"));
+                let effects: Vec<_> = newcomers
+                    .flat_map(|name| {
+                        let (id, time) = (format!("p{partition}-{name}"), 1_000 + batch);
+                        let (anonymous, known) = (guest(&name), user(&name));
+                        [
+                            viewed(&format!("v{id}"), time, &anonymous, "sku1"),
+                            linked(&format!("l{id}"), time, &anonymous, &known),
+                        ]
+                    })
+                    .collect();
+                // Fails where it begins again too often.
+                lane.apply(&effects).await;
+            }
+        }));
+    }
+    for lane in running {
+        lane.await.unwrap();
+    }
+    let lane = Lane {
+        warehouse,
+        partition: 0,
+        offset: 0,
+    };
+    for batch in 0..12 {
+        for n in 0..40 {
+            let document = lane.document(&user(&format!("{batch}-{n}"))).await.unwrap();
+            assert_eq!(document.part.events(), 2 * i64::from(LANES));
+        }
+    }
+}
+
 /// What a partition's lane has to say of people that all lanes share.
 fn story(partition: u64, length: u64) -> Vec<Effect> {
     let guests = ["ann", "bob", "eve", "kiosk"].map(guest);

@@ -2,8 +2,8 @@
 //!
 //! - A [`Permit`] is a place in a bounded queue, taken *before* the decision. Where none is free no experiment takes
 //!   part, so the loss of records cannot correlate with a variant.
-//! - One worker gathers records for [`LINGER`], or some more of them where no profile waits, and appends them together. While the log is full it tries again and
-//!   again; meanwhile the places run out, and permits with them.
+//! - One worker gathers records for [`LINGER`], or [`LINGERS`] times as long where no profile waits for one, and appends them
+//!   together. While the log is full it tries again and again; meanwhile the places run out, and permits with them.
 //! - On stop no more permits are given, and what was permitted is appended before [`RecorderWorker::run`] returns;
 //!   so the worker stops after the listeners and before the log.
 //! - A decision without a permit says which experiments could not take part. These losses are counted and follow with a later
@@ -11,7 +11,7 @@
 //! - A record that touches the profile (a first assignment, a capped serving) enters the overlay once it is durable,
 //!   so that the next decision on this node counts it.
 //!
-//! A crash loses the records of the last few milliseconds; their answers were never acknowledged to anybody.
+//! A crash loses the records of the last twenty milliseconds or so; their answers were never acknowledged to anybody.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -289,5 +289,68 @@ fn ended(error: Option<&AppendError>) -> Outcome {
         Some(AppendError::TooLarge { .. }) => Outcome::Rejected,
         Some(AppendError::Closed { .. } | AppendError::Unavailable { .. }) => Outcome::Unavailable,
         Some(AppendError::Unknown { .. }) => Outcome::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ids::Environment;
+    use crate::profiles::OverlayLimits;
+    use crate::queue::{self, QueueConfig};
+
+    fn record(touches_profile: bool) -> Served {
+        let shop = Shop::new("acme", Environment::Live).unwrap();
+        Served {
+            touches_profile,
+            ..Served::of_losses(&shop, Vec::new(), Timestamp(0))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_waits_longer_where_no_profile_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = QueueConfig {
+            url: format!("disk:{}", folder.path().display()),
+            partitions: 1,
+            limit_bytes: 64 << 20,
+            retain: Duration::ZERO,
+            retain_bytes: 0,
+            segment_bytes: 1 << 20,
+        };
+        let queue = queue::open(&config).await.unwrap();
+        let overlay = Arc::new(Overlay::new(OverlayLimits::default()));
+        let (recorder, mut worker) = recorder(Arc::clone(&queue), overlay, Metrics::new().unwrap());
+        // What was there, what comes after two and a half lingers, how many lingers the batch takes, and its records.
+        for (first, later, lingers, records) in [
+            (false, None, LINGERS, 1),
+            (true, None, 1, 1),
+            (false, Some(true), 3, 2),
+            (false, Some(false), LINGERS, 2),
+        ] {
+            let comes = async {
+                tokio::time::sleep(LINGER * 5 / 2).await;
+                if let Some(touches_profile) = later {
+                    recorder.permit().unwrap().record(record(touches_profile));
+                }
+            };
+            let mut batch = vec![record(first)];
+            let started = tokio::time::Instant::now();
+            let gathered = async {
+                worker.gather(&mut batch).await;
+                started.elapsed()
+            };
+            let (took, ()) = tokio::join!(gathered, comes);
+            assert_eq!(
+                (took, batch.len()),
+                (LINGER * u32::try_from(lingers).unwrap(), records)
+            );
+        }
+        // A full one does not wait.
+        let started = tokio::time::Instant::now();
+        let mut batch: Vec<_> = (0..MAX_BATCH).map(|_| record(false)).collect();
+        worker.gather(&mut batch).await;
+        assert_eq!((started.elapsed(), batch.len()), (Duration::ZERO, MAX_BATCH));
+        queue.close().await;
     }
 }

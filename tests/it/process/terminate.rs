@@ -1,3 +1,4 @@
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -6,9 +7,19 @@ use crate::support::process::Process;
 
 #[test]
 fn sigterm_under_load_loses_no_acknowledged_event_and_cuts_no_answer_short() {
+    stop_under_load(Process::start);
+}
+
+/// Such a node has a runtime of its own kind: one thread for its requests and its lane.
+#[test]
+fn a_node_of_one_core_takes_load_and_stops_like_any_other() {
+    stop_under_load(Process::start_on_one_core);
+}
+
+fn stop_under_load(start: fn(&Path) -> Process) {
     let folder = tempfile::tempdir().unwrap();
     let ledger = Arc::new(Mutex::new(Ledger::default()));
-    let process = Process::start(folder.path());
+    let process = start(folder.path());
     let writers = Writers::start(process.addr, 8, 0, &ledger);
     std::thread::park_timeout(Duration::from_millis(500));
     assert!(
@@ -17,7 +28,7 @@ fn sigterm_under_load_loses_no_acknowledged_event_and_cuts_no_answer_short() {
     );
     writers.join();
 
-    let process = Process::start(folder.path());
+    let process = start(folder.path());
     wait_until_applied(&process);
     assert!(process.terminate().success());
     let ledger = ledger.lock().unwrap();

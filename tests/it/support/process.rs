@@ -31,6 +31,22 @@ impl Process {
         Process::start_logging(folder, "warn", Stdio::inherit())
     }
 
+    /// The same, with one core to run on: the one that this thread is on.
+    pub fn start_on_one_core(folder: &Path) -> Self {
+        // SAFETY: the sets are plain bit fields, zeroed before use, and live through the calls; only this thread is moved.
+        unsafe {
+            let size = size_of::<libc::cpu_set_t>();
+            let mut before: libc::cpu_set_t = std::mem::zeroed();
+            assert_eq!(libc::sched_getaffinity(0, size, &raw mut before), 0);
+            let mut one: libc::cpu_set_t = std::mem::zeroed();
+            libc::CPU_SET(usize::try_from(libc::sched_getcpu()).unwrap(), &mut one);
+            assert_eq!(libc::sched_setaffinity(0, size, &raw const one), 0);
+            let process = Process::start(folder);
+            assert_eq!(libc::sched_setaffinity(0, size, &raw const before), 0);
+            process
+        }
+    }
+
     /// The same, with log lines of `level` to `log`.
     pub fn start_logging(folder: &Path, level: &str, log: Stdio) -> Self {
         Process::start_with(folder, level, log, &[])

@@ -146,12 +146,18 @@ async fn parts_of_a_former_version_move_into_the_row_of_their_document() {
     lane.apply(&[viewed("e1", 1_000, &ann, "sku1"), linked("l1", 2_000, &ann, &cyd)])
         .await;
     let mut conn = backend.database().await.connect().await;
-    for sql in [
-        BEFORE_ONE_ROW,
-        include_str!("../../../../../migrations/postgres/0010_one_row.sql"),
-    ] {
-        conn.execute(sql).await.unwrap();
-    }
+    let migration = include_str!("../../../../../migrations/postgres/0010_one_row.sql");
+    conn.execute(BEFORE_ONE_ROW).await.unwrap();
+    // One that has no document would be lost with its table.
+    conn.execute("insert into profile_part values ('acme/live', 'u:k1.lost', '\\x01', false)")
+        .await
+        .unwrap();
+    let refused = conn.execute(migration).await.unwrap_err().to_string();
+    assert!(refused.contains("parts without a document"), "{refused}");
+    conn.execute("delete from profile_part where subject = 'u:k1.lost'")
+        .await
+        .unwrap();
+    conn.execute(migration).await.unwrap();
     // Hers is the document's; his document holds hers as well, so his is apart.
     let apart = "select count(*) from profile_part where in_document = (subject like 'u:%')";
     assert_eq!(backend.integers(apart).await, [0]);

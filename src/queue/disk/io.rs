@@ -10,9 +10,10 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// In this unit file systems cache files. A write that covers only a part of a page which is not in the cache waits for it to be read.
+/// In this unit file systems cache files, and take writes past their cache. A write of only a part of a page that is not in the cache waits
+/// for it to be read.
 pub(super) const PAGE_BYTES: usize = 4096;
 
 /// Held as long as the folder is in use; dropping it lets another process in.
@@ -42,11 +43,13 @@ pub(super) trait BlockFile: Send + Sync + fmt::Debug {
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize>;
     /// Writes all of `bytes`. After an error any part of them may be in the file.
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()>;
-    /// The same, past the file system's cache where it can be: for what nobody reads or writes again soon. `bytes` and `at` should be
-    /// multiples of [`PAGE_BYTES`], and lie at one in memory.
+    /// The same, past the file system's cache where it can be: for what nobody reads soon. `bytes` and `at` should be multiples of
+    /// [`PAGE_BYTES`], and `bytes` lie at one in memory.
     fn write_through(&self, bytes: &[u8], at: u64) -> io::Result<()> {
         self.write_at(bytes, at)
     }
+    /// Nothing will be written for the time being: lets go of what only that needs.
+    fn written(&self) {}
     /// Grows the file to `size_bytes` and reserves the room, without writing: what is new reads as zeros. `Unsupported` where the
     /// file system cannot.
     fn reserve(&self, size_bytes: u64) -> io::Result<()>;
@@ -121,7 +124,7 @@ impl Folder for LocalFolder {
             .read(true)
             .write(true)
             .open(path)?;
-        Ok(Arc::new(LocalFile(file)))
+        Ok(Arc::new(LocalFile::new(file)))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn BlockFile>> {
@@ -129,7 +132,7 @@ impl Folder for LocalFolder {
             .read(true)
             .write(true)
             .open(self.path.join(name))?;
-        Ok(Arc::new(LocalFile(file)))
+        Ok(Arc::new(LocalFile::new(file)))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -146,35 +149,52 @@ impl Folder for LocalFolder {
 }
 
 #[derive(Debug)]
-struct LocalFile(File);
+struct LocalFile {
+    file: File,
+    /// The same file, opened to be written past the cache: `None` until that is tried, and where it cannot be.
+    direct: Mutex<Option<Option<File>>>,
+}
 
 impl LocalFile {
-    /// Whether the file system could. To be used only while nobody else writes the file.
-    #[cfg(target_os = "linux")]
-    fn bypass_cache(&self, bypass: bool) -> bool {
-        use std::os::fd::AsRawFd as _;
-        let file = self.0.as_raw_fd();
-        // SAFETY: the descriptor is open as long as `self.0` lives, and no memory is passed.
-        unsafe {
-            let flags = libc::fcntl(file, libc::F_GETFL);
-            let wanted = match bypass {
-                true => flags | libc::O_DIRECT,
-                false => flags & !libc::O_DIRECT,
-            };
-            flags >= 0 && libc::fcntl(file, libc::F_SETFL, wanted) == 0
+    fn new(file: File) -> Self {
+        LocalFile {
+            file,
+            direct: Mutex::default(),
         }
     }
+
+    fn direct(&self) -> MutexGuard<'_, Option<Option<File>>> {
+        // Whole between any two statements.
+        self.direct.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// By its descriptor, since a segment is renamed once it is made.
+#[cfg(target_os = "linux")]
+fn open_direct(file: &File) -> Option<File> {
+    use std::os::fd::AsRawFd as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut past_the_cache = OpenOptions::new();
+    past_the_cache.write(true).custom_flags(libc::O_DIRECT);
+    past_the_cache
+        .open(format!("/proc/self/fd/{}", file.as_raw_fd()))
+        .ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_direct(_file: &File) -> Option<File> {
+    None
 }
 
 impl BlockFile for LocalFile {
     fn size_bytes(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
         let mut filled = 0;
         while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            match self.0.read_at(rest, at + filled as u64) {
+            match self.file.read_at(rest, at + filled as u64) {
                 Ok(0) => break,
                 Ok(count) => filled += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -185,33 +205,38 @@ impl BlockFile for LocalFile {
     }
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
-        self.0.write_all_at(bytes, at)
+        self.file.write_all_at(bytes, at)
     }
 
-    #[cfg(target_os = "linux")]
     fn write_through(&self, bytes: &[u8], at: u64) -> io::Result<()> {
         let is_aligned = |n: usize| n.is_multiple_of(PAGE_BYTES);
-        let fits = is_aligned(bytes.as_ptr().addr()) && is_aligned(bytes.len()) && is_aligned(at as usize);
-        if !fits || !self.bypass_cache(true) {
+        if !(is_aligned(bytes.as_ptr().addr()) && is_aligned(bytes.len()) && is_aligned(at as usize)) {
             return self.write_at(bytes, at);
         }
-        let written = self.write_at(bytes, at);
-        if !self.bypass_cache(false) {
-            return Err(io::Error::last_os_error());
-        }
-        match written {
+        let mut direct = self.direct();
+        let Some(past_the_cache) = direct.get_or_insert_with(|| open_direct(&self.file)) else {
+            return self.write_at(bytes, at);
+        };
+        match past_the_cache.write_all_at(bytes, at) {
             // The file system takes the flag and not the write.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => self.write_at(bytes, at),
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                *direct = Some(None);
+                self.write_at(bytes, at)
+            }
             other => other,
         }
+    }
+
+    fn written(&self) {
+        self.direct().take();
     }
 
     #[cfg(target_os = "linux")]
     fn reserve(&self, size_bytes: u64) -> io::Result<()> {
         use std::os::fd::AsRawFd as _;
         let size = libc::off_t::try_from(size_bytes).map_err(|_| io::ErrorKind::FileTooLarge)?;
-        // SAFETY: the descriptor is open as long as `self.0` lives, and no memory is passed.
-        match unsafe { libc::fallocate(self.0.as_raw_fd(), 0, 0, size) } {
+        // SAFETY: the descriptor is open as long as `self.file` lives, and no memory is passed.
+        match unsafe { libc::fallocate(self.file.as_raw_fd(), 0, 0, size) } {
             0 => Ok(()),
             _ => Err(match io::Error::last_os_error() {
                 error if error.raw_os_error() == Some(libc::EOPNOTSUPP) => io::ErrorKind::Unsupported.into(),
@@ -226,12 +251,13 @@ impl BlockFile for LocalFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::pages::Pages;
     use super::*;
 
     #[test]
@@ -239,23 +265,26 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let folder = LocalFolder::open(folder.path()).unwrap();
         let file = folder.create("file").unwrap();
-        let memory = vec![7; 4 * PAGE_BYTES];
-        let start = memory.as_ptr().align_offset(PAGE_BYTES);
-        let whole = &memory[start..start + 2 * PAGE_BYTES];
+        let mut pages = Pages::zeros(2 * PAGE_BYTES);
+        pages.bytes_mut().fill(7);
+        let whole = pages.bytes();
         file.write_at(&[1; 100], 50).unwrap();
         file.write_through(whole, PAGE_BYTES as u64).unwrap();
         // Neither of these can bypass the cache.
         file.write_through(&whole[1..], 5 * PAGE_BYTES as u64 + 1)
             .unwrap();
         file.write_at(&[2; 10], 2 * PAGE_BYTES as u64).unwrap();
+        file.written();
+        file.write_through(whole, 9 * PAGE_BYTES as u64).unwrap();
         file.sync().unwrap();
-        let mut read = vec![9; 7 * PAGE_BYTES];
+        let mut read = vec![9; 11 * PAGE_BYTES];
         assert_eq!(file.read_at(&mut read, 0).unwrap(), read.len());
-        let mut expected = vec![0; 7 * PAGE_BYTES];
+        let mut expected = vec![0; 11 * PAGE_BYTES];
         expected[50..150].fill(1);
         expected[PAGE_BYTES..3 * PAGE_BYTES].fill(7);
         expected[2 * PAGE_BYTES..2 * PAGE_BYTES + 10].fill(2);
-        expected[5 * PAGE_BYTES + 1..].fill(7);
+        expected[5 * PAGE_BYTES + 1..7 * PAGE_BYTES].fill(7);
+        expected[9 * PAGE_BYTES..].fill(7);
         assert_eq!(read, expected);
     }
 }

@@ -29,6 +29,7 @@
 mod io;
 mod ledger;
 mod meta;
+mod pages;
 mod preparer;
 mod reader;
 mod recovery;
@@ -181,7 +182,6 @@ impl DiskLog {
                     .run(&*preparing.folder, preparing.log_id, &preparing.settings);
             })?;
         let writer = Writer::new(&core, is_marked)
-            .ok_or_else(|| std::io::Error::other("the log has no segment"))
             .and_then(|writer| {
                 std::thread::Builder::new()
                     .name("log-writer".to_owned())

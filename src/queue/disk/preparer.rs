@@ -2,8 +2,7 @@
 //!
 //! Why zeros: a sync of bytes whose blocks exist already needs no journal of the file system, which is worth a
 //! quarter to nearly half of the throughput. Why ahead: zero-filling at the roll stalls every producer.
-//! An append into a prepared segment also cannot run out of space. The zeros go past the cache of the file system where it can be: copied
-//! into it they were 8 % of the CPU of a node whose every answer is recorded, and are less than 1 % of it now.
+//! An append into a prepared segment also cannot run out of space. The zeros go past the file system's cache, as groups do.
 //!
 //! Where the writer is faster than the zeros and comes to wait, the rest of the segment is reserved instead: groups in
 //! it cost the file system's journal, but nobody stands still.
@@ -16,7 +15,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use super::io::{BlockFile, Folder, PAGE_BYTES, is_no_space};
+use super::io::{BlockFile, Folder, is_no_space};
+use super::pages::Pages;
 use super::settings::Settings;
 use super::{lock_of, segment};
 use crate::queue::LogId;
@@ -190,25 +190,22 @@ pub(super) fn prepare(
     pace: &Pace,
 ) -> io::Result<Prepared> {
     let file = folder.create(TEMPORARY_NAME)?;
-    // As the disk takes it without the cache: there the zeros would only be in the way.
-    let mut memory = vec![0; PIECE_BYTES.min(size_bytes as usize / 4) + PAGE_BYTES];
-    let start = memory.as_ptr().align_offset(PAGE_BYTES).min(PAGE_BYTES);
-    let piece = memory.get_mut(start..).unwrap_or_default();
+    let piece_bytes = PIECE_BYTES.min(size_bytes as usize / 4) as u64;
+    let mut piece = Pages::zeros(piece_bytes as usize);
     let header = segment::encode_segment_header(log_id, number, size_bytes);
-    if let Some(start) = piece.get_mut(..header.len()) {
+    if let Some(start) = piece.bytes_mut().get_mut(..header.len()) {
         start.copy_from_slice(&header);
     }
-    let piece_bytes = PIECE_BYTES.min(size_bytes as usize / 4) as u64;
     let mut at = 0;
     while at < size_bytes {
         if pace.stopping.load(Ordering::Relaxed) {
             return Err(io::Error::other("the log is closing"));
         }
         let count = (size_bytes - at).min(piece_bytes);
-        file.write_through(piece.get(..count as usize).unwrap_or_default(), at)?;
+        file.write_through(piece.bytes().get(..count as usize).unwrap_or_default(), at)?;
         file.sync()?;
         if at == 0 {
-            piece.fill(0);
+            piece.bytes_mut().fill(0);
         }
         at += count;
         if at < size_bytes && pace.hurried.load(Ordering::Relaxed) && reserve(&*file, size_bytes)? {

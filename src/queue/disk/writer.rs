@@ -2,8 +2,11 @@
 //!
 //! While a sync runs, the next group gathers by itself, so there is no timer: a lone producer waits for nobody,
 //! and a thousand share one sync. Producers encode in their own tasks; this thread only copies and checksums.
+//!
+//! A group goes to the disk past the file system's cache where it can, for readers find it in memory: see `docs/adr/0019`.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use bytes::{BufMut as _, BytesMut};
@@ -11,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::io::{BlockFile, PAGE_BYTES};
 use super::ledger::{Chunk, Segment};
+use super::pages::Pages;
 use super::preparer::{NotPrepared, Prepared};
 use super::segment::{self, GROUP_HEADER_BYTES, GroupHeader, Place, SEGMENT_HEADER_BYTES};
 use super::shared::Core;
@@ -147,6 +151,8 @@ pub(super) struct Writer {
     next: u64,
     /// Whether the last group is a mark, or there is none: then all that is written is known to be durable.
     is_marked: bool,
+    /// Of the page that the next group begins in, what is before it.
+    pages: Pages,
     buffer: BytesMut,
 }
 
@@ -162,11 +168,17 @@ impl Drop for Farewell {
 }
 
 impl Writer {
-    /// `None` if the log has no segment to write to.
-    pub(super) fn new(core: &Arc<Core>, is_marked: bool) -> Option<Self> {
+    /// Goes on where the log ends.
+    pub(super) fn new(core: &Arc<Core>, is_marked: bool) -> io::Result<Self> {
         let ledger = lock_of(&core.ledger);
-        let last = ledger.last()?;
-        Some(Writer {
+        let last = ledger
+            .last()
+            .ok_or_else(|| io::Error::other("the log has no segment"))?;
+        let in_page = last.used_bytes % PAGE_BYTES as u64;
+        let mut pages = Pages::zeros(in_page as usize);
+        last.file
+            .read_at(pages.bytes_mut(), last.used_bytes - in_page)?;
+        Ok(Writer {
             core: Arc::clone(core),
             segment: last.number,
             file: Arc::clone(&last.file),
@@ -174,6 +186,7 @@ impl Writer {
             at: last.used_bytes,
             next: last.end,
             is_marked,
+            pages,
             buffer: BytesMut::new(),
         })
     }
@@ -274,10 +287,12 @@ impl Writer {
     ) -> Result<(), Arc<str>> {
         let is_new = roll.is_some();
         if let Some(prepared) = roll {
+            self.file.written();
             self.segment = prepared.number;
             self.file = prepared.file;
             self.capacity_bytes = prepared.size_bytes;
             self.at = SEGMENT_HEADER_BYTES;
+            self.pages.clear();
         }
         let span = segment::span_of(body_bytes);
         let mut body_crc = 0;
@@ -299,21 +314,21 @@ impl Writer {
             segment: self.segment,
             at: self.at,
         };
-        // Up to the end of the page, where the file holds zeros already: it need not be read to write a part of it.
+        // From the start of the page, which is written again as it was, to the end of one, where the file holds zeros already.
+        let before = self.pages.bytes().len();
+        let page_start = self.at - before as u64;
         let page_end = (self.at + span).next_multiple_of(PAGE_BYTES as u64);
-        let padded = (page_end.min(self.capacity_bytes) - self.at) as usize;
-        if self.buffer.capacity() < padded {
-            self.buffer = BytesMut::with_capacity(BUFFER_BYTES.max(padded));
-        }
-        self.buffer.put_slice(&header.encode(place));
+        let padded = (page_end.min(self.capacity_bytes) - page_start) as usize;
+        self.pages.reserve(padded - before);
+        self.pages.put(&header.encode(place));
         for pending in group {
-            self.buffer.put_slice(&pending.body);
+            self.pages.put(&pending.body);
         }
-        self.buffer.put_bytes(0, padded - GROUP_HEADER_BYTES - body_bytes);
+        self.pages.pad_to(padded);
 
         if let Err(error) = self
             .file
-            .write_at(&self.buffer, self.at)
+            .write_through(self.pages.bytes(), page_start)
             .and_then(|()| self.file.sync())
         {
             // The kernel may have dropped the pages of a failed sync: trying again would prove nothing.
@@ -324,14 +339,18 @@ impl Writer {
             return Err(reason);
         }
 
-        let bytes = self.buffer.split_to(span as usize).freeze();
-        // The next group takes the padding's place.
-        self.buffer.clear();
+        let body = before + GROUP_HEADER_BYTES..before + GROUP_HEADER_BYTES + body_bytes;
+        if self.buffer.capacity() < body_bytes {
+            self.buffer = BytesMut::with_capacity(BUFFER_BYTES.max(body_bytes));
+        }
+        self.buffer
+            .put_slice(self.pages.bytes().get(body).unwrap_or_default());
         let chunk = Chunk {
             first: header.first,
             records,
-            body: bytes.slice(GROUP_HEADER_BYTES..GROUP_HEADER_BYTES + body_bytes),
+            body: self.buffer.split().freeze(),
         };
+        self.pages.keep_before(before + span as usize);
         let mut ledger = lock_of(&self.core.ledger);
         if is_new {
             let file = Arc::clone(&self.file);

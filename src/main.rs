@@ -1,9 +1,11 @@
 //! The `cartwright` binary: parse, run, exit code.
 
+mod allocator;
+
 use std::process::ExitCode;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: allocator::Allocator = allocator::Allocator;
 
 fn main() -> ExitCode {
     cartwright::cli::run(std::env::args_os())

@@ -189,7 +189,8 @@ impl ProfileReader {
         let started = Instant::now();
         let read = match self.fetcher.find_near(subject) {
             Some(read) => read,
-            None => self.fetcher.fetch(subject, passed, deadline).await,
+            // Apart: a request that finds its profile near does not carry it along.
+            None => Box::pin(self.fetcher.fetch(subject, passed, deadline)).await,
         };
         self.metrics.profile_read(read.source, started.elapsed());
         read

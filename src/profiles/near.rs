@@ -24,7 +24,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
-use moka::sync::Cache;
+use quick_cache::Weighter;
+use quick_cache::sync::{Cache, DefaultLifecycle};
 use tokio::time::Instant;
 
 use crate::domain::ids::SubjectId;
@@ -37,6 +38,9 @@ const SHARDS: usize = 1_024;
 /// What an entry takes besides its key and value, nearly.
 const ENTRY_OVERHEAD_BYTES: usize = 240;
 
+/// What most entries take, as a guess from which the cache plans ahead.
+const USUAL_BYTES: u64 = 4_096;
+
 /// What a decoded profile takes besides its struct, for each two bytes of the encoded one: numbers of one to three bytes become whole
 /// words, and texts three of them. Counted over 3,000 profiles of 1.3 KiB, when each text was an allocation as well, which took no less:
 /// 2.34 bytes for one.
@@ -48,7 +52,7 @@ const ABSENT: Duration = Duration::from_secs(1);
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Near {
-    cache: Cache<SubjectId, Entry, RandomState>,
+    cache: Cache<SubjectId, Entry, Weight, RandomState>,
     hasher: RandomState,
     generations: Box<[AtomicU64; SHARDS]>,
     life: AtomicU64,
@@ -89,6 +93,20 @@ impl Kept {
     }
 }
 
+/// What an entry takes, nearly, in bytes.
+#[derive(Debug, Clone, Copy)]
+struct Weight;
+
+impl Weighter<SubjectId, Entry> for Weight {
+    fn weight(&self, subject: &SubjectId, entry: &Entry) -> u64 {
+        let value = match &entry.found {
+            Found::Profile(kept) => kept.bytes(),
+            Found::Absent(_) => 0,
+        };
+        (ENTRY_OVERHEAD_BYTES + subject.as_str().len() + value) as u64
+    }
+}
+
 /// Leave to put what is read from now on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ticket {
@@ -99,18 +117,14 @@ pub(super) struct Ticket {
 impl Near {
     /// Keeps at most `bytes`.
     pub(super) fn new(bytes: u64) -> Self {
-        let weigh = |subject: &SubjectId, entry: &Entry| {
-            let value = match &entry.found {
-                Found::Profile(kept) => kept.bytes(),
-                Found::Absent(_) => 0,
-            };
-            u32::try_from(ENTRY_OVERHEAD_BYTES + subject.as_str().len() + value).unwrap_or(u32::MAX)
-        };
         Near {
-            cache: Cache::builder()
-                .max_capacity(bytes)
-                .weigher(weigh)
-                .build_with_hasher(RandomState::default()),
+            cache: Cache::with(
+                usize::try_from(bytes / USUAL_BYTES).unwrap_or(usize::MAX),
+                bytes,
+                Weight,
+                RandomState::default(),
+                DefaultLifecycle::default(),
+            ),
             hasher: RandomState::default(),
             generations: Box::new([const { AtomicU64::new(0) }; SHARDS]),
             life: AtomicU64::new(0),
@@ -156,13 +170,13 @@ impl Near {
         };
         self.cache.insert(subject.clone(), entry);
         if !is_current() {
-            self.cache.invalidate(subject);
+            self.cache.remove(subject);
         }
     }
 
     /// What it holds, nearly, in bytes.
     pub(super) fn size_bytes(&self) -> u64 {
-        self.cache.weighted_size()
+        self.cache.weight()
     }
 
     fn generation(&self, subject: &SubjectId) -> &AtomicU64 {
@@ -177,7 +191,7 @@ impl HotObserver for Near {
 
     fn changed(&self, subject: &SubjectId) {
         self.generation(subject).fetch_add(1, Ordering::SeqCst);
-        self.cache.invalidate(subject);
+        self.cache.remove(subject);
     }
 
     fn lost(&self) {
@@ -186,7 +200,7 @@ impl HotObserver for Near {
             .life
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, next_even);
         // Their life is over already; this gives the memory back.
-        self.cache.invalidate_all();
+        self.cache.clear();
     }
 }
 
@@ -294,7 +308,6 @@ mod tests {
             };
             near.put(ticket, &subject(n), Some(large));
         }
-        near.cache.run_pending_tasks();
         assert!(near.size_bytes() <= 100_000, "{}", near.size_bytes());
         assert!(near.size_bytes() > 50_000, "{}", near.size_bytes());
     }

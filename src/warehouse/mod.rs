@@ -10,6 +10,7 @@ mod batch;
 mod fold;
 mod postgres;
 mod sqlite;
+mod turns;
 
 use std::path::PathBuf;
 use std::sync::Arc;

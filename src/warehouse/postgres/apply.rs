@@ -4,9 +4,10 @@
 //! within each in key order, so that none waits for one that waits for it; where it happens all the same the server
 //! ends one of them, and that one begins again.
 //!
-//! Who must be locked follows from the links, and the links hold still only under the locks. So they are read
-//! twice: first to guess whom to lock, then, under the locks, to know. Where the guess was too small, because
-//! another batch made a link in between, the transaction begins again and locks the others as well.
+//! Who must be locked follows from the links, and the links hold still only under the locks. So whom the batch names is locked
+//! first, in order, then the links are read. They bring in others at times: those are locked as well, without waiting since that
+//! would be out of order, and the links are read again. Where one of them is locked by somebody else, the transaction begins
+//! again and locks all of them in order.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -166,42 +167,45 @@ async fn lock_people(
     orders: &Orders,
     also: &mut Also,
 ) -> Result<(People, Before, Former), Failure> {
-    let (_, guess) = read_people(conn, effects, orders).await?;
-    let mut wanted = also.clone();
-    wanted.extend(guess);
-    let former = profiles::lock(conn, &Vec::from_iter(&wanted)).await?;
-
-    let ((people, before), subjects) = read_people(conn, effects, orders).await?;
-    let missed: Vec<&SubjectId> = subjects.difference(&wanted).collect();
-    if !missed.is_empty() {
-        also.extend(missed.into_iter().cloned());
-        return Err(Failure::Again("a link was made in the meantime".into()));
+    let mut locked = also.clone();
+    locked.extend(named(effects, orders).touched().cloned());
+    let mut former = Former::default();
+    former.lock(conn, &Vec::from_iter(&locked)).await?;
+    loop {
+        let mut people = named(effects, orders);
+        identity::read(conn, &mut people).await?;
+        let before = Before::of(&mut people);
+        let subjects: Also = before.subjects(&people).into_iter().collect();
+        let more: Vec<&SubjectId> = subjects.difference(&locked).collect();
+        if more.is_empty() {
+            nobody_joined(conn, &before, &former).await?;
+            return Ok((people, before, former));
+        }
+        also.extend(more.iter().copied().cloned());
+        former.lock_more(conn, &more).await?;
+        locked.extend(subjects);
     }
-    // Who belongs to somebody has a document, so this one came with a link that was made while a lock was waited for.
-    let joined = before
-        .joined()
-        .filter(|subject| !former.progress.contains_key(*subject));
-    let joined: Vec<&SubjectId> = joined.collect();
-    if !joined.is_empty() && profiles::exist(conn, &joined).await? {
-        return Err(Failure::Again(
-            "a link to somebody new was made in the meantime".into(),
-        ));
-    }
-    Ok((people, before, former))
 }
 
-/// The people of the effects as the links say now, and every subject whose part must be locked.
-async fn read_people(
-    conn: &mut PgConnection,
-    effects: &[(Place, &Effect)],
-    orders: &Orders,
-) -> Result<((People, Before), Also), Failure> {
+/// The people whom the effects and the orders name.
+fn named(effects: &[(Place, &Effect)], orders: &Orders) -> People {
     let mut people = People::of(effects.iter().map(|(_, effect)| *effect));
     for (shop, subject) in orders.stored_subjects() {
         people.touch(shop, subject);
     }
-    identity::read(conn, &mut people).await?;
-    let before = Before::of(&mut people);
-    let subjects = before.subjects(&people).into_iter().collect();
-    Ok(((people, before), subjects))
+    people
+}
+
+/// Who belongs to somebody has a document, so whoever had none under the locks came with a link that was made since.
+async fn nobody_joined(conn: &mut PgConnection, before: &Before, former: &Former) -> Result<(), Failure> {
+    let joined = before
+        .joined()
+        .filter(|subject| !former.progress.contains_key(*subject));
+    let joined: Vec<&SubjectId> = joined.collect();
+    match !joined.is_empty() && profiles::exist(conn, &joined).await? {
+        true => Err(Failure::Again(
+            "a link to somebody new was made in the meantime".into(),
+        )),
+        false => Ok(()),
+    }
 }

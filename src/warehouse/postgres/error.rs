@@ -109,6 +109,12 @@ pub(super) fn is_unreachable(error: &Error) -> bool {
     }
 }
 
+/// Whether somebody else had locked what was not to be waited for.
+pub(super) fn is_locked(error: &Error) -> bool {
+    // lock_not_available
+    matches!(error, Error::Database(database) if database.code().as_deref() == Some("55P03"))
+}
+
 /// A number of ours as PostgreSQL's signed integer.
 pub(super) fn integer(number: u64) -> Result<i64, WarehouseError> {
     i64::try_from(number)

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use sqlx::PgConnection;
 
-use super::error::{Failure, integer, natural};
+use super::error::{Failure, integer, is_locked, natural};
 use super::rows::{Instant, column};
 use crate::domain::ids::{Shop, SubjectId};
 use crate::domain::profile::{AsOf, Document, ProfilePart, Version};
@@ -91,50 +91,88 @@ pub(super) struct Former {
     pub(super) parts: Parts,
 }
 
-/// Locks the documents of `subjects`, which are in order, and reads them: one that had to be waited for is read as it is then.
-/// Of those that have none nothing is locked; see [`insert`].
-pub(super) async fn lock(conn: &mut PgConnection, subjects: &[&SubjectId]) -> Result<Former, Failure> {
-    // `lateral` goes through the subjects in their order.
-    let rows = sqlx::query!(
-        r#"select p.subject as "subject!", p.n as "n!", p.own_part, p.as_of, p.document
-           from (select unnest($1::text[]) as subject) as k
-           cross join lateral (
-               select subject, n, own_part, case when own_part is not null then as_of::text end as as_of,
-                      case when own_part is null then document end as document
-               from customer_profile where subject = k.subject for update) as p"#,
-        column(subjects, |subject| subject.as_str()) as _
-    )
-    .fetch_all(conn)
-    .await?;
-    let inconsistent = |what: &str, error: &dyn std::fmt::Display| {
-        WarehouseError::Inconsistent(format!("customer_profile.{what}: {error}").into())
+/// A row as it is locked: of the document, or of the subject's own part with how far the document is folded.
+struct Locked {
+    subject: String,
+    n: i64,
+    own_part: Option<Vec<u8>>,
+    as_of: Option<String>,
+    document: Option<Vec<u8>>,
+}
+
+/// Locks rows in a way that is given.
+macro_rules! locked {
+    ($conn:expr, $subjects:expr, $how:literal) => {
+        // `lateral` goes through the subjects in their order.
+        sqlx::query_as!(
+            Locked,
+            r#"select p.subject as "subject!", p.n as "n!", p.own_part, p.as_of, p.document
+               from (select unnest($1::text[]) as subject) as k
+               cross join lateral (
+                   select subject, n, own_part, case when own_part is not null then as_of::text end as as_of,
+                          case when own_part is null then document end as document
+                   from customer_profile where subject = k.subject "#
+                + $how
+                + ") as p",
+            column($subjects, |subject| subject.as_str()) as _
+        )
+        .fetch_all($conn)
+        .await
     };
-    let mut former = Former::default();
-    for row in rows {
-        let subject = SubjectId::from_stored(&row.subject);
-        let (part, kept, as_of) = match (row.document, row.own_part.as_deref()) {
-            (Some(document), _) => {
-                let Document { part, as_of, .. } =
-                    Document::decode(&document).map_err(|error| inconsistent("document", &error))?;
-                (part, Kept::InDocument, as_of)
-            }
-            (None, own_part) => {
-                let part = match own_part {
-                    // A former version wrote it for an identity that had done nothing.
-                    None | Some([]) => ProfilePart::default(),
-                    Some(part) => {
-                        ProfilePart::decode(part).map_err(|error| inconsistent("own_part", &error))?
-                    }
-                };
-                let as_of = serde_json::from_str(row.as_of.as_deref().unwrap_or_default());
-                let as_of = as_of.map_err(|error| inconsistent("as_of", &error))?;
-                (part, Kept::Apart, as_of)
-            }
-        };
-        former.parts.add_stored(subject.clone(), part, kept);
-        former.progress.insert(subject, (natural(row.n)?, as_of));
+}
+
+impl Former {
+    /// Locks the documents of `subjects`, which are in order, and reads them: one that had to be waited for is read as it is then.
+    /// Of those that have none nothing is locked; see [`insert`].
+    pub(super) async fn lock(&mut self, conn: &mut PgConnection, subjects: &[&SubjectId]) -> Result<(), Failure> {
+        let rows = locked!(conn, subjects, "for update")?;
+        self.add(rows)
     }
-    Ok(former)
+
+    /// The same beside what is locked already, of which others may be waiting for the end: so where one of these is locked by
+    /// somebody else, the transaction has to begin again.
+    pub(super) async fn lock_more(
+        &mut self,
+        conn: &mut PgConnection,
+        subjects: &[&SubjectId],
+    ) -> Result<(), Failure> {
+        let rows = locked!(conn, subjects, "for update nowait");
+        self.add(rows.map_err(|error| match is_locked(&error) {
+            true => Failure::Again("somebody who belongs to others is being written".into()),
+            false => error.into(),
+        })?)
+    }
+
+    fn add(&mut self, rows: Vec<Locked>) -> Result<(), Failure> {
+        let inconsistent = |what: &str, error: &dyn std::fmt::Display| {
+            WarehouseError::Inconsistent(format!("customer_profile.{what}: {error}").into())
+        };
+        for row in rows {
+            let subject = SubjectId::from_stored(&row.subject);
+            let (part, kept, as_of) = match (row.document, row.own_part.as_deref()) {
+                (Some(document), _) => {
+                    let Document { part, as_of, .. } =
+                        Document::decode(&document).map_err(|error| inconsistent("document", &error))?;
+                    (part, Kept::InDocument, as_of)
+                }
+                (None, own_part) => {
+                    let part = match own_part {
+                        // A former version wrote it for an identity that had done nothing.
+                        None | Some([]) => ProfilePart::default(),
+                        Some(part) => {
+                            ProfilePart::decode(part).map_err(|error| inconsistent("own_part", &error))?
+                        }
+                    };
+                    let as_of = serde_json::from_str(row.as_of.as_deref().unwrap_or_default());
+                    let as_of = as_of.map_err(|error| inconsistent("as_of", &error))?;
+                    (part, Kept::Apart, as_of)
+                }
+            };
+            self.parts.add_stored(subject.clone(), part, kept);
+            self.progress.insert(subject, (natural(row.n)?, as_of));
+        }
+        Ok(())
+    }
 }
 
 /// Whether any of `subjects` has a document by now.

@@ -8,6 +8,7 @@ use sqlx::PgConnection;
 use super::error::Failure;
 use crate::domain::ids::Shop;
 use crate::domain::recommend::{PurchasedOrder, Purchases};
+use crate::warehouse::turns::Turns;
 
 /// The newest orders that stand, with their items but not their charges; at most `max_lines` lines.
 pub(super) async fn newest(
@@ -29,8 +30,10 @@ pub(super) async fn newest(
     .fetch(conn);
     let mut purchases = Purchases::default();
     let mut current: Option<String> = None;
+    let mut turns = Turns::default();
     // One row at a time: all of them would take hundreds of megabytes.
     while let Some(row) = rows.try_next().await? {
+        turns.row().await;
         if current.as_ref() != Some(&row.order_id) {
             current = Some(row.order_id);
             purchases.orders.push(PurchasedOrder {

@@ -8,6 +8,7 @@ use super::rows::Instant;
 use crate::domain::ids::Shop;
 use crate::domain::recommend::sessions::Interaction;
 use crate::domain::recommend::{Gathering, TOUCHING, Touch};
+use crate::warehouse::turns::Turns;
 
 /// See [`crate::warehouse::Warehouse::interactions`].
 pub(super) async fn newest(
@@ -29,7 +30,9 @@ pub(super) async fn newest(
     )
     .fetch(conn);
     let mut gathering = Gathering::default();
+    let mut turns = Turns::default();
     while let Some(row) = rows.try_next().await? {
+        turns.row().await;
         gathering.add(&Touch {
             event: &row.name,
             event_id: &row.event_id,

@@ -10,6 +10,7 @@ use super::rows::{optional, shared};
 use crate::domain::ids::Shop;
 use crate::domain::recommend::{PurchasedOrder, Purchases};
 use crate::warehouse::WarehouseError;
+use crate::warehouse::turns::Turns;
 
 /// The newest orders that stand, with their items but not their charges; at most `max_lines` lines.
 pub(super) async fn newest(
@@ -31,8 +32,10 @@ pub(super) async fn newest(
     .fetch(conn);
     let mut purchases = Purchases::default();
     let mut current: Option<Arc<str>> = None;
+    let mut turns = Turns::default();
     // One row at a time: all of them would take hundreds of megabytes.
     while let Some(row) = rows.try_next().await? {
+        turns.row().await;
         let order_id: &str = row.try_get("order_id")?;
         if current.as_deref() != Some(order_id) {
             current = Some(order_id.into());

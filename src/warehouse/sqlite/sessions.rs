@@ -9,6 +9,7 @@ use crate::domain::ids::{Shop, Timestamp};
 use crate::domain::recommend::sessions::Interaction;
 use crate::domain::recommend::{Gathering, TOUCHING, Touch};
 use crate::warehouse::WarehouseError;
+use crate::warehouse::turns::Turns;
 
 /// See [`crate::warehouse::Warehouse::interactions`].
 pub(super) async fn newest(
@@ -28,7 +29,9 @@ pub(super) async fn newest(
     .bind(i64::try_from(max_events).unwrap_or(i64::MAX))
     .fetch(conn);
     let mut gathering = Gathering::default();
+    let mut turns = Turns::default();
     while let Some(row) = rows.try_next().await? {
+        turns.row().await;
         gathering.add(&Touch {
             event: row.try_get("name")?,
             event_id: row.try_get("event_id")?,

@@ -106,6 +106,33 @@ async fn a_link_made_behind_a_guest_event_in_the_folding_takes_it_to_the_user() 
     link_meets_guest_event(false).await;
 }
 
+/// Whom the links bring in is found once others are locked. To wait with those in hand could be to wait for whoever waits for them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_a_link_brings_in_is_waited_for_with_nobody_else_locked() {
+    let backend = Postgres::default();
+    let (ann, cyd) = (guest("ann"), user("cyd"));
+    let mut seed = lane(&backend, 9).await;
+    seed.apply(&[
+        viewed("s1", 1_000, &ann, "sku1"),
+        linked("l1", 2_000, &ann, &cyd),
+    ])
+    .await;
+    let row = |subject| format!("select from customer_profile where subject = '{subject}' for update nowait");
+    let mut holder = backend.database().await.connect().await;
+    let mut observer = backend.database().await.connect().await;
+    hold(&mut holder, &row(&ann)).await;
+    let folding = start(
+        &lane(&backend, 0).await,
+        vec![viewed("f1", 3_000, &cyd, "sku2")],
+    );
+    until_waiting(&mut observer, 1).await;
+    hold(&mut observer, &row(&cyd)).await;
+    observer.execute("commit").await.unwrap();
+    holder.execute("commit").await.unwrap();
+    folding.await.unwrap().unwrap();
+    assert_eq!(seed.document(&cyd).await.unwrap().part.events(), 3);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_devices_linked_to_one_user_at_once_are_both_in_the_document() {
     let backend = Postgres::default();

@@ -176,8 +176,7 @@ impl Writer {
             .ok_or_else(|| io::Error::other("the log has no segment"))?;
         let in_page = last.used_bytes % PAGE_BYTES as u64;
         let mut pages = Pages::zeros(in_page as usize);
-        last.file
-            .read_at(pages.bytes_mut(), last.used_bytes - in_page)?;
+        last.file.read_at(pages.bytes_mut(), last.used_bytes - in_page)?;
         Ok(Writer {
             core: Arc::clone(core),
             segment: last.number,

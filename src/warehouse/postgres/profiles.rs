@@ -124,7 +124,11 @@ macro_rules! locked {
 impl Former {
     /// Locks the documents of `subjects`, which are in order, and reads them: one that had to be waited for is read as it is then.
     /// Of those that have none nothing is locked; see [`insert`].
-    pub(super) async fn lock(&mut self, conn: &mut PgConnection, subjects: &[&SubjectId]) -> Result<(), Failure> {
+    pub(super) async fn lock(
+        &mut self,
+        conn: &mut PgConnection,
+        subjects: &[&SubjectId],
+    ) -> Result<(), Failure> {
         let rows = locked!(conn, subjects, "for update")?;
         self.add(rows)
     }

@@ -112,19 +112,13 @@ async fn whoever_a_link_brings_in_is_waited_for_with_nobody_else_locked() {
     let backend = Postgres::default();
     let (ann, cyd) = (guest("ann"), user("cyd"));
     let mut seed = lane(&backend, 9).await;
-    seed.apply(&[
-        viewed("s1", 1_000, &ann, "sku1"),
-        linked("l1", 2_000, &ann, &cyd),
-    ])
-    .await;
+    seed.apply(&[viewed("s1", 1_000, &ann, "sku1"), linked("l1", 2_000, &ann, &cyd)])
+        .await;
     let row = |subject| format!("select from customer_profile where subject = '{subject}' for update nowait");
     let mut holder = backend.database().await.connect().await;
     let mut observer = backend.database().await.connect().await;
     hold(&mut holder, &row(&ann)).await;
-    let folding = start(
-        &lane(&backend, 0).await,
-        vec![viewed("f1", 3_000, &cyd, "sku2")],
-    );
+    let folding = start(&lane(&backend, 0).await, vec![viewed("f1", 3_000, &cyd, "sku2")]);
     until_waiting(&mut observer, 1).await;
     hold(&mut observer, &row(&cyd)).await;
     observer.execute("commit").await.unwrap();

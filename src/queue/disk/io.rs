@@ -287,4 +287,15 @@ mod tests {
         expected[9 * PAGE_BYTES..].fill(7);
         assert_eq!(read, expected);
     }
+
+    #[test]
+    fn what_only_writing_needs_is_kept_no_longer() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = File::create(folder.path().join("file")).unwrap();
+        let file = LocalFile::new(file);
+        file.write_through(Pages::zeros(PAGE_BYTES).bytes(), 0).unwrap();
+        assert!(file.direct().is_some());
+        file.written();
+        assert!(file.direct().is_none());
+    }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cartwright::domain::ids::SubjectId;
 use cartwright::domain::transform::Effect;
-use cartwright::warehouse::{Applied, WarehouseError};
+use cartwright::warehouse::{Applied, Warehouse, WarehouseError};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor as _};
 
@@ -20,6 +20,15 @@ async fn lane(backend: &Postgres, partition: u16) -> Lane {
     Lane {
         partition,
         ..Lane::new(backend).await
+    }
+}
+
+/// One of several that share a process's connections.
+fn lane_of(warehouse: &Arc<dyn Warehouse>, partition: u16) -> Lane {
+    Lane {
+        warehouse: Arc::clone(warehouse),
+        partition,
+        offset: 0,
     }
 }
 
@@ -332,11 +341,7 @@ async fn newcomers_whom_all_lanes_meet_at_once_are_all_counted() {
     let warehouse = backend.open().await;
     let mut running = Vec::new();
     for partition in 0..LANES {
-        let mut lane = Lane {
-            warehouse: Arc::clone(&warehouse),
-            partition,
-            offset: 0,
-        };
+        let mut lane = lane_of(&warehouse, partition);
         running.push(tokio::spawn(async move {
             for batch in 0..12 {
                 let newcomers = (0..40).map(|n| format!("{batch}-{n}"));
@@ -408,11 +413,7 @@ async fn lanes_that_run_side_by_side_end_like_one_lane() {
     let warehouse = together.open().await;
     let mut running = Vec::new();
     for partition in 0..LANES {
-        let mut lane = Lane {
-            warehouse: Arc::clone(&warehouse),
-            partition,
-            offset: 0,
-        };
+        let mut lane = lane_of(&warehouse, partition);
         running.push(tokio::spawn(async move {
             for (n, piece) in story(u64::from(partition), 120).chunks(6).enumerate() {
                 lane.apply(piece).await;

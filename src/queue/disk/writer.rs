@@ -176,7 +176,11 @@ impl Writer {
             .ok_or_else(|| io::Error::other("the log has no segment"))?;
         let in_page = last.used_bytes % PAGE_BYTES as u64;
         let mut pages = Pages::zeros(in_page as usize);
-        last.file.read_at(pages.bytes_mut(), last.used_bytes - in_page)?;
+        let read = last.file.read_at(pages.bytes_mut(), last.used_bytes - in_page)?;
+        if read < pages.bytes().len() {
+            // It would be written again as zeros.
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         Ok(Writer {
             core: Arc::clone(core),
             segment: last.number,

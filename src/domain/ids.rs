@@ -135,6 +135,9 @@ impl IdKind {
     }
 }
 
+/// Of a hash in Base64 without padding.
+const DIGITS: usize = 43;
+
 /// The key that turns identifiers into pseudonyms, with its key id. Keyed once, cloned per use: the two
 /// HMAC pads are compressed only when the key is built.
 #[derive(Clone)]
@@ -182,11 +185,19 @@ impl PseudonymKey {
         ] {
             mac.update(part);
         }
-        let mut text = String::with_capacity(prefix.len() + self.kid.len() + 44);
+        let mut text = String::with_capacity(prefix.len() + self.kid.len() + 1 + DIGITS);
         text.push_str(prefix);
         text.push_str(&self.kid);
         text.push('.');
-        URL_SAFE_NO_PAD.encode_string(mac.finalize().into_bytes(), &mut text);
+        // The encoder for a text works through a large buffer of its own.
+        let mut digits = [0; DIGITS];
+        let encoded = URL_SAFE_NO_PAD.encode_slice(mac.finalize().into_bytes(), &mut digits);
+        let encoded = encoded
+            .ok()
+            .and_then(|count| str::from_utf8(digits.get(..count)?).ok());
+        // A hash of 256 bits is that many characters of ASCII.
+        #[allow(clippy::expect_used)]
+        text.push_str(encoded.expect("Base64 of a hash"));
         text
     }
 

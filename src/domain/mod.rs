@@ -5,6 +5,7 @@
 //! at any time (invariant 4), and every rule of the product can be tested as a table.
 
 mod commerce;
+mod compact;
 pub mod consent;
 pub mod decision;
 pub mod event;

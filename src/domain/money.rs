@@ -8,14 +8,14 @@
 /// A decimal number: `coefficient · 10^-scale`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decimal {
-    coefficient: i128,
+    coefficient: i64,
     scale: u32,
 }
 
-/// Digits that a coefficient may have, so that products with a quantity stay far within 128 bits.
+/// Digits that a coefficient may have: what fits 64 bits, whatever they are.
 const MAX_DIGITS: u32 = 18;
 
-/// Decimal places kept; more than any price has, few enough to be a power of ten in 128 bits.
+/// Decimal places kept; more than any price has, few enough to be a power of ten in 64 bits.
 const MAX_SCALE: u32 = 18;
 
 impl Decimal {
@@ -28,39 +28,43 @@ impl Decimal {
     /// zeros are forgiven): `12`, `-0.50`, `1.5e3`. `None` where it is no number or has over 18 significant
     /// digits or decimal places.
     pub fn parse(text: &str) -> Option<Decimal> {
-        let text = text.trim_ascii();
-        let (negative, text) = match text.as_bytes().first()? {
-            b'-' => (true, &text[1..]),
-            b'+' => (false, &text[1..]),
+        let text = text.trim_ascii().as_bytes();
+        let (is_negative, text) = match text.split_first()? {
+            (b'-', rest) => (true, rest),
+            (b'+', rest) => (false, rest),
             _ => (false, text),
         };
-        let (digits, exponent) = match text.find(['e', 'E']) {
-            Some(at) => (&text[..at], parse_exponent(&text[at + 1..])?),
-            None => (text, 0),
+        let mut digits = Digits::default();
+        let mut rest = text;
+        let mut point = None;
+        let exponent = loop {
+            let Some((byte, after)) = rest.split_first() else {
+                break 0;
+            };
+            match byte {
+                b'0'..=b'9' => digits.push(byte - b'0', point.is_some())?,
+                b'.' if point.is_none() => point = Some(after.len()),
+                b'e' | b'E' => break parse_exponent(after)?,
+                _ => return None,
+            }
+            rest = after;
         };
-        let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-        if whole.is_empty() || (digits.contains('.') && fraction.is_empty()) {
+        let after_whole = point.map_or(rest.len(), |after| after + 1);
+        if after_whole == text.len() || point == Some(rest.len()) {
+            // No digit before the point, or none after it.
             return None;
         }
-        // Trailing zeros of the fraction carry no value and must not use up the scale.
-        let fraction = fraction.trim_end_matches('0');
-        let mut coefficient: i128 = 0;
-        let mut significant = 0u32;
-        for byte in whole.bytes().chain(fraction.bytes()) {
-            if !byte.is_ascii_digit() {
-                return None;
-            }
-            significant += u32::from(significant > 0 || byte != b'0');
-            if significant > MAX_DIGITS {
-                return None;
-            }
-            coefficient = coefficient * 10 + i128::from(byte - b'0');
-        }
+        let Digits {
+            mut coefficient,
+            mut significant,
+            scale,
+            ..
+        } = digits;
         if coefficient == 0 {
             return Some(Decimal::ZERO);
         }
-        let mut scale = i64::try_from(fraction.len()).ok()? - exponent;
-        while scale < 0 && significant <= MAX_DIGITS {
+        let mut scale = scale - exponent;
+        while scale < 0 && significant < MAX_DIGITS {
             coefficient *= 10;
             significant += 1;
             scale += 1;
@@ -69,12 +73,9 @@ impl Decimal {
             coefficient /= 10;
             scale -= 1;
         }
-        if significant > MAX_DIGITS {
-            return None;
-        }
         let scale = u32::try_from(scale).ok().filter(|scale| *scale <= MAX_SCALE)?;
         Some(Decimal {
-            coefficient: if negative { -coefficient } else { coefficient },
+            coefficient: if is_negative { -coefficient } else { coefficient },
             scale,
         })
     }
@@ -85,14 +86,17 @@ impl Decimal {
 
     /// The number as an integer, where it is one.
     pub fn to_integer(&self) -> Option<i64> {
-        let divisor = 10i128.checked_pow(self.scale)?;
-        (self.coefficient % divisor == 0).then(|| i64::try_from(self.coefficient / divisor).ok())?
+        let divisor = 10i64.checked_pow(self.scale)?;
+        (self.coefficient % divisor == 0).then_some(self.coefficient / divisor)
     }
 
     /// `quantity × self`, rounded half to even to minor units of `currency`. `None` where it doesn't fit.
     pub fn times_to_minor(&self, quantity: i64, currency: &str) -> Option<i64> {
-        let product = self.coefficient.checked_mul(i128::from(quantity))?;
         let digits = minor_digits(currency);
+        if self.scale == digits {
+            return self.coefficient.checked_mul(quantity);
+        }
+        let product = i128::from(self.coefficient).checked_mul(i128::from(quantity))?;
         let minor = if self.scale <= digits {
             product.checked_mul(10i128.checked_pow(digits - self.scale)?)?
         } else {
@@ -107,18 +111,55 @@ impl Decimal {
     }
 }
 
+/// Digits read so far.
+#[derive(Default)]
+struct Digits {
+    coefficient: i64,
+    /// Digits from the first that is not zero.
+    significant: u32,
+    scale: i64,
+    /// Zeros of the fraction that no other digit followed yet: those at its end carry no value and must not use up the scale.
+    zeros: usize,
+}
+
+impl Digits {
+    /// `None` where there are too many.
+    fn push(&mut self, digit: u8, is_fraction: bool) -> Option<()> {
+        if is_fraction && digit == 0 {
+            self.zeros += 1;
+            return Some(());
+        }
+        for _ in 0..std::mem::take(&mut self.zeros) {
+            self.append(0, is_fraction)?;
+        }
+        self.append(digit, is_fraction)
+    }
+
+    fn append(&mut self, digit: u8, is_fraction: bool) -> Option<()> {
+        self.significant += u32::from(self.significant > 0 || digit != 0);
+        if self.significant > MAX_DIGITS {
+            return None;
+        }
+        self.scale += i64::from(is_fraction);
+        self.coefficient = self.coefficient * 10 + i64::from(digit);
+        Some(())
+    }
+}
+
 /// At most four digits: more could only mean zero or infinity.
-fn parse_exponent(text: &str) -> Option<i64> {
-    let (negative, digits) = match text.as_bytes().first()? {
-        b'-' => (true, &text[1..]),
-        b'+' => (false, &text[1..]),
+fn parse_exponent(text: &[u8]) -> Option<i64> {
+    let (is_negative, digits) = match text.split_first()? {
+        (b'-', rest) => (true, rest),
+        (b'+', rest) => (false, rest),
         _ => (false, text),
     };
-    if digits.is_empty() || digits.len() > 4 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+    if digits.is_empty() || digits.len() > 4 || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let value: i64 = digits.parse().ok()?;
-    Some(if negative { -value } else { value })
+    let value = digits
+        .iter()
+        .fold(0, |value, digit| value * 10 + i64::from(digit - b'0'));
+    Some(if is_negative { -value } else { value })
 }
 
 /// `divisor` is positive.
@@ -134,11 +175,15 @@ fn divide_half_even(dividend: i128, divisor: i128) -> i128 {
 
 /// The decimal places of a currency's minor unit, by ISO 4217; 2 for the unknown.
 pub fn minor_digits(currency: &str) -> u32 {
-    match currency {
-        "BIF" | "CLP" | "DJF" | "GNF" | "ISK" | "JPY" | "KMF" | "KRW" | "PYG" | "RWF" | "UGX" | "UYI"
-        | "VND" | "VUV" | "XAF" | "XOF" | "XPF" => 0,
-        "BHD" | "IQD" | "JOD" | "KWD" | "LYD" | "OMR" | "TND" => 3,
-        "CLF" | "UYW" => 4,
+    let Ok(code) = <&[u8; 3]>::try_from(currency.as_bytes()) else {
+        return 2;
+    };
+    // Bytes: a table of texts is compared one by one.
+    match code {
+        b"BIF" | b"CLP" | b"DJF" | b"GNF" | b"ISK" | b"JPY" | b"KMF" | b"KRW" | b"PYG" | b"RWF" | b"UGX"
+        | b"UYI" | b"VND" | b"VUV" | b"XAF" | b"XOF" | b"XPF" => 0,
+        b"BHD" | b"IQD" | b"JOD" | b"KWD" | b"LYD" | b"OMR" | b"TND" => 3,
+        b"CLF" | b"UYW" => 4,
         _ => 2,
     }
 }
@@ -195,6 +240,24 @@ mod tests {
             ("NaN", 1, "GBP", None),
             ("1e", 1, "GBP", None),
             ("£5", 1, "GBP", None),
+            ("+007.250", 2, "GBP", Some(1450)),
+            ("1.0203000", 1, "KWD", Some(1020)),
+            ("1.0000000000000000000000", 1, "GBP", Some(100)),
+            ("0.1000000000000000000001", 1, "GBP", None),
+            ("123456789012345678", 1, "JPY", Some(123_456_789_012_345_678)),
+            ("1234567890123456789", 1, "JPY", None),
+            ("0.000000000000000001", 1, "GBP", Some(0)),
+            ("0.0000000000000000001", 1, "GBP", None),
+            ("1e17", 1, "JPY", Some(100_000_000_000_000_000)),
+            ("1e18", 1, "JPY", None),
+            ("1.2.3", 1, "GBP", None),
+            ("e5", 1, "GBP", None),
+            (".e5", 1, "GBP", None),
+            ("5.e1", 1, "GBP", None),
+            ("1e5.0", 1, "GBP", None),
+            ("--1", 1, "GBP", None),
+            ("1 2", 1, "GBP", None),
+            ("2", 0, "GBP", Some(0)),
         ] {
             assert_eq!(
                 minor(text, quantity, currency),

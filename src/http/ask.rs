@@ -16,7 +16,7 @@ use smallvec::SmallVec;
 use super::candidates::{Candidates, PREFIX};
 use super::cart::{CartLine, MAX_CART_LINES, MAX_QUANTITY, checked_sku, parse_cart};
 use super::error::{Code, Problem};
-use super::extract::{decode, has_control, pairs};
+use super::extract::{Query, Raw, has_control, pieces};
 use crate::domain::consent::ConsentStatement;
 use crate::domain::money::Decimal;
 
@@ -62,7 +62,7 @@ impl<'a> Ask<'a> {
     pub(super) fn from_query(query: &'a str) -> Result<Self, Problem> {
         let mut ask = Ask::default();
         let mut seen = 0u32;
-        for (name, raw) in pairs(query) {
+        for (name, raw) in Query::new(query).pairs() {
             let Some(parameter) = Parameter::named(&name) else {
                 if let Some(placement) = name.strip_prefix(PREFIX) {
                     ask.candidates.add_query(placement, raw)?;
@@ -79,23 +79,23 @@ impl<'a> Ask<'a> {
         Ok(ask)
     }
 
-    fn set(&mut self, parameter: Parameter, raw: &'a str) -> Result<(), Problem> {
+    fn set(&mut self, parameter: Parameter, raw: Raw<'a>) -> Result<(), Problem> {
         let name = parameter.name();
         match parameter {
-            Parameter::UserId => self.user_id = text(name, decode(raw)?, MAX_ID_BYTES)?,
-            Parameter::UserToken => self.user_token = text(name, decode(raw)?, MAX_TOKEN_BYTES)?,
-            Parameter::AnonymousId => self.anonymous_id = text(name, decode(raw)?, MAX_ID_BYTES)?,
-            Parameter::SessionId => self.session_id = text(name, decode(raw)?, MAX_ID_BYTES)?,
-            Parameter::Placements => self.placements = placements(decode(raw)?)?,
+            Parameter::UserId => self.user_id = text(name, raw.decode()?, MAX_ID_BYTES)?,
+            Parameter::UserToken => self.user_token = text(name, raw.decode()?, MAX_TOKEN_BYTES)?,
+            Parameter::AnonymousId => self.anonymous_id = text(name, raw.decode()?, MAX_ID_BYTES)?,
+            Parameter::SessionId => self.session_id = text(name, raw.decode()?, MAX_ID_BYTES)?,
+            Parameter::Placements => self.placements = placements(raw.decode()?)?,
             Parameter::Cart => self.cart = Some(cart(raw)?),
-            Parameter::Currency => self.currency = letters(name, decode(raw)?, 3)?,
-            Parameter::Country => self.country = letters(name, decode(raw)?, 2)?,
-            Parameter::Locale => self.locale = text(name, decode(raw)?, MAX_WORD_BYTES)?,
-            Parameter::Device => self.device = text(name, decode(raw)?, MAX_WORD_BYTES)?,
-            Parameter::Consent => self.consent = ConsentStatement::parse_list(&decode(raw)?),
-            Parameter::DeadlineMs => self.deadline_ms = Some(deadline(&decode(raw)?)?),
-            Parameter::Force => self.force = force(&decode(raw)?)?,
-            Parameter::Explain => self.explain = flag(name, &decode(raw)?)?,
+            Parameter::Currency => self.currency = letters(name, raw.decode()?, 3)?,
+            Parameter::Country => self.country = letters(name, raw.decode()?, 2)?,
+            Parameter::Locale => self.locale = text(name, raw.decode()?, MAX_WORD_BYTES)?,
+            Parameter::Device => self.device = text(name, raw.decode()?, MAX_WORD_BYTES)?,
+            Parameter::Consent => self.consent = ConsentStatement::parse_list(&raw.decode()?),
+            Parameter::DeadlineMs => self.deadline_ms = Some(deadline(&raw.decode()?)?),
+            Parameter::Force => self.force = force(&raw.decode()?)?,
+            Parameter::Explain => self.explain = flag(name, &raw.decode()?)?,
         }
         Ok(())
     }
@@ -175,10 +175,11 @@ fn placements(value: Cow<'_, str>) -> Result<Option<SmallVec<[Cow<'_, str>; 4]>>
     if value.is_empty() {
         return Ok(None);
     }
-    let names: SmallVec<[Cow<'_, str>; 4]> = match value {
-        Cow::Borrowed(value) => value.split(',').map(Cow::Borrowed).collect(),
-        Cow::Owned(value) => value.split(',').map(|name| Cow::Owned(name.to_owned())).collect(),
-    };
+    let mut names = SmallVec::new();
+    match value {
+        Cow::Borrowed(value) => pieces(value, b',').for_each(|name| names.push(Cow::Borrowed(name))),
+        Cow::Owned(value) => pieces(&value, b',').for_each(|name| names.push(Cow::Owned(name.to_owned()))),
+    }
     checked_placements(names).map(Some)
 }
 
@@ -201,11 +202,11 @@ fn checked_placements(names: SmallVec<[Cow<'_, str>; 4]>) -> Result<SmallVec<[Co
 
 /// The separators may be literal, or encoded with all the rest as URL libraries do. A text that is a cart as it
 /// stands is taken so; its SKUs are decoded once.
-fn cart(raw: &str) -> Result<Vec<CartLine<'_>>, Problem> {
-    if let Ok(lines) = parse_cart(raw) {
+fn cart(raw: Raw<'_>) -> Result<Vec<CartLine<'_>>, Problem> {
+    if let Ok(lines) = parse_cart(raw.text) {
         return Ok(lines);
     }
-    let decoded = decode(raw)?;
+    let decoded = raw.decode()?;
     match parse_cart(&decoded) {
         Ok(lines) => Ok(lines.into_iter().map(CartLine::into_owned).collect()),
         Err(error) => Err(Problem::new(Code::InvalidCart, error.to_string())),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::ask::MAX_PLACEMENTS;
 use super::error::{Code, Problem};
-use super::extract::decode;
+use super::extract::{Raw, pieces};
 
 /// In a query, in front of the placement's name.
 pub(super) const PREFIX: &str = "candidates.";
@@ -24,10 +24,12 @@ impl<'a> Candidates<'a> {
     ///
     /// # Errors
     /// A 400 that names the placement.
-    pub(super) fn add_query(&mut self, placement: &str, raw: &'a str) -> Result<(), Problem> {
-        let listed = match decode(raw)? {
-            Cow::Borrowed(text) => text.split(',').map(Cow::Borrowed).collect(),
-            Cow::Owned(text) => text.split(',').map(|item| Cow::Owned(item.to_owned())).collect(),
+    pub(super) fn add_query(&mut self, placement: &str, raw: Raw<'a>) -> Result<(), Problem> {
+        let listed = match raw.decode()? {
+            Cow::Borrowed(text) => pieces(text, b',').map(Cow::Borrowed).collect(),
+            Cow::Owned(text) => pieces(&text, b',')
+                .map(|item| Cow::Owned(item.to_owned()))
+                .collect(),
         };
         let listed: Vec<Cow<'a, str>> = listed;
         let is_empty = matches!(listed.as_slice(), [only] if only.is_empty());

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-use super::extract::has_control;
+use super::extract::{has_control, pieces};
 use crate::domain::money::Decimal;
 
 /// Lines of one cart; more than a checkout page shows.
@@ -64,7 +64,7 @@ pub fn parse_cart(text: &str) -> Result<Vec<CartLine<'_>>, CartError> {
         return Ok(Vec::new());
     }
     let mut lines = Vec::new();
-    for (index, part) in text.split(',').enumerate() {
+    for (index, part) in pieces(text, b',').enumerate() {
         if index == MAX_CART_LINES {
             return Err(CartError::TooManyLines);
         }
@@ -74,12 +74,12 @@ pub fn parse_cart(text: &str) -> Result<Vec<CartLine<'_>>, CartError> {
 }
 
 fn parse_line(text: &str, line: usize) -> Result<CartLine<'_>, CartError> {
-    let mut parts = text.split(':');
+    let mut parts = pieces(text, b':');
     let (Some(sku), Some(quantity), price, None) = (parts.next(), parts.next(), parts.next(), parts.next())
     else {
         return Err(CartError::Shape { line });
     };
-    let sku = match sku.contains('%') {
+    let sku = match sku.bytes().any(|byte| byte == b'%') {
         true => percent_decode_str(sku)
             .decode_utf8()
             .map_err(|_| CartError::Sku { line })?,

@@ -89,32 +89,41 @@ fn write_items(items: &[Item<'_>], out: &mut Vec<u8>) {
 
 /// Millionths as a decimal number without trailing zeros.
 fn write_micros(micros: u64, out: &mut Vec<u8>) {
-    let (whole, mut fraction) = (micros / 1_000_000, micros % 1_000_000);
+    let (whole, mut fraction) = (micros / 1_000_000, (micros % 1_000_000) as u32);
     if whole < 10 {
         out.push(b'0' + whole as u8);
     } else {
-        // Writing to a vector does not fail.
-        let _ = write!(out, "{whole}");
+        out.extend_from_slice(itoa::Buffer::new().format(whole).as_bytes());
     }
     if fraction == 0 {
         return;
     }
-    out.push(b'.');
-    let mut place = 100_000;
-    while fraction > 0 {
-        out.push(b'0' + (fraction / place) as u8);
-        fraction %= place;
-        place /= 10;
+    let mut digits = *b".000000";
+    for digit in digits.iter_mut().skip(1).rev() {
+        *digit += (fraction % 10) as u8;
+        fraction /= 10;
     }
+    let last = digits.iter().rposition(|digit| *digit != b'0').unwrap_or(0);
+    out.extend_from_slice(digits.get(..=last).unwrap_or_default());
 }
+
+/// Bytes that a JSON string holds as they are.
+const PLAIN: [bool; 256] = {
+    let mut plain = [true; 256];
+    let mut byte = 0;
+    while byte < 0x20 {
+        plain[byte] = false;
+        byte += 1;
+    }
+    plain[b'"' as usize] = false;
+    plain[b'\\' as usize] = false;
+    plain
+};
 
 /// A JSON string.
 fn write_text(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
-    if text
-        .bytes()
-        .any(|byte| byte < 0x20 || byte == b'"' || byte == b'\\')
-    {
+    if !text.bytes().all(|byte| PLAIN[usize::from(byte)]) {
         for c in text.chars() {
             match c {
                 '"' | '\\' => out.extend_from_slice(&[b'\\', c as u8]),

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use crate::domain::profile::Affinity;
 use crate::domain::recommend::{ExcerptItemRef, ExcerptRef, Named, Population, WentOn};
-use crate::domain::ruleset::{Arrangement, Candidate, Ruleset};
+use crate::domain::ruleset::{Arrangement, Candidate, ItemRules, Ruleset};
 
 /// The notes of one decision.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +22,8 @@ pub struct Consulted<'a> {
     /// Items shown for being popular, and the one that shares are measured by.
     popular: SmallVec<[u32; 8]>,
     bandits: SmallVec<[&'a Arc<str>; 2]>,
+    /// Whether a rule asked for more of an item than whether it can be sold.
+    asked_of_items: bool,
 }
 
 /// Whose counts a ranking compares.
@@ -42,7 +44,13 @@ impl<'a> Consulted<'a> {
         });
     }
 
-    pub(super) fn declared(&mut self, fallback: &'a [Arc<str>], arrangement: Option<&'a Arrangement>) {
+    pub(super) fn declared(
+        &mut self,
+        fallback: &'a [Arc<str>],
+        arrangement: Option<&'a Arrangement>,
+        rules: &ItemRules,
+    ) {
+        self.asked_of_items |= rules.asks_of_items();
         self.declared.push(fallback);
         self.declared
             .extend(arrangement.map(|arrangement| &*arrangement.pin));
@@ -115,7 +123,10 @@ impl<'a> Consulted<'a> {
         let bought = numbers.iter().filter_map(|number| population.id(*number));
         let declared = self.declared.iter().flat_map(|ids| ids.iter().map(|id| &**id));
         for id in suggested.chain(bought).chain(declared) {
-            if let Some(facts) = population.catalogue().facts(id) {
+            // An item that can be sold is admitted like one of which nothing is known.
+            if let Some(facts) = population.catalogue().facts(id)
+                && (self.asked_of_items || facts.unavailable)
+            {
                 excerpt.catalogue.insert(id, facts);
             }
         }
@@ -205,6 +216,7 @@ experiences:
                 (prop::collection::vec(0u8..14, 1..6), 0u8..4, 0u8..4), 0..60),
             cart in prop::option::of(prop::collection::vec(0u8..16, 0..9)),
             with_sessions in any::<bool>(),
+            with_rules in any::<bool>(),
             stock in prop::collection::vec(prop::option::of(0i64..3), 0..14),
         ) {
             let orders = orders.into_iter().map(|(items, pay, ship)| PurchasedOrder {
@@ -237,7 +249,9 @@ experiences:
             let names: Vec<Arc<str>> = cart.iter().flatten().map(|item| name("i", *item)).collect();
             let lines = names.iter().map(|item| CartLine { item, quantity: 1, price_minor: None });
             let cart = cart.as_ref().map(|_| Cart { lines: lines.collect(), ..Cart::default() });
-            let request = Request { cart: cart.as_ref(), ..Request::default() };
+            let without_rules = ["pay", "ship", "items", "upsell", "arranged"];
+            let placements = (!with_rules).then_some(&without_rules[..]);
+            let request = Request { cart: cart.as_ref(), placements, ..Request::default() };
             let terms = Terms { consent_default: Choice::Granted, record_permit: true, explain: false };
 
             let decision = decide(&ruleset, &population, ProfileState::Absent, &request, Timestamp(0), &terms);
@@ -247,6 +261,8 @@ experiences:
             let json = serde_json::to_string(&excerpt).unwrap();
             prop_assert_eq!(&excerpt, &serde_json::from_str::<Excerpt>(&json).unwrap());
             prop_assert_eq!(excerpt.went_on.len(), decision.consulted.went_on.len());
+            let has_facts = |id: &str| excerpt.catalogue.contains_key(id);
+            prop_assert_eq!(has_facts("i9"), with_rules && stock.len() > 9 || stock.get(9) == Some(&Some(0)));
             let recorded = Population::of_excerpt(&excerpt);
             let again = decide(&ruleset, &recorded, ProfileState::Absent, &request, Timestamp(0), &terms);
             prop_assert_eq!(shown(&decision), shown(&again));

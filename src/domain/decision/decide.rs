@@ -65,7 +65,7 @@ pub fn decide<'a>(
         ..Decision::default()
     };
     let mut filler = Filler {
-        rules,
+        rules: &mut rules,
         population,
         cart,
         explain: terms.explain.then(Vec::new),
@@ -93,11 +93,9 @@ pub fn decide<'a>(
         }
     }
     decision.consulted.bandits(ruleset, population);
-    decision.errors = filler.rules.errors;
-    decision.explanation = filler
-        .explain
-        .take()
-        .map(|placements| explain::whole(&filler.rules, &segments, placements));
+    let explained = filler.explain.take();
+    decision.errors = rules.errors;
+    decision.explanation = explained.map(|placements| explain::whole(&rules, &segments, placements));
     decision.segments = segments;
     decision
 }
@@ -177,14 +175,14 @@ fn unknown(name: &str) -> PlacementDecision<'_> {
 }
 
 /// Fills one placement after the other.
-struct Filler<'a, 'f> {
-    rules: Eligibility<'a, 'f>,
+struct Filler<'a, 'f, 'r> {
+    rules: &'r mut Eligibility<'a, 'f>,
     population: &'a Population,
     cart: Option<&'f Cart<'f>>,
     explain: Option<Vec<serde_json::Value>>,
 }
 
-impl<'a> Filler<'a, '_> {
+impl<'a> Filler<'a, '_, '_> {
     fn fill(&mut self, placement: &'a Placement, decision: &mut Decision<'a>) {
         let selection = self.rules.select(placement);
         let (filling, reason) = match &placement.kind {
@@ -214,7 +212,7 @@ impl<'a> Filler<'a, '_> {
                     offered,
                 };
                 let (part, now) = (self.rules.part, self.rules.now);
-                let rules = &mut self.rules;
+                let rules = &mut *self.rules;
                 let admits = |candidate: &Candidate| {
                     candidate
                         .when
@@ -249,12 +247,7 @@ impl<'a> Filler<'a, '_> {
             reason,
         });
         if let (Some(explained), Some(filled)) = (&mut self.explain, decision.placements.last()) {
-            explained.push(explain::placement(
-                &mut self.rules,
-                placement,
-                filled,
-                self.population,
-            ));
+            explained.push(explain::placement(self.rules, placement, filled, self.population));
         }
     }
 

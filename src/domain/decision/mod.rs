@@ -132,7 +132,7 @@ pub enum Filling<'a> {
     Recommendation(Items<'a>),
 }
 
-pub type Items<'a> = SmallVec<[Item<'a>; 8]>;
+pub type Items<'a> = Vec<Item<'a>>;
 
 /// One thing shown, with its score.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

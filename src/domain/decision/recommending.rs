@@ -43,7 +43,7 @@ pub(super) fn recommend<'a>(
     population: &'a Population,
     notes: &mut Consulted<'a>,
 ) -> (Items<'a>, Basis) {
-    notes.declared(input.fallback, input.arrangement);
+    notes.declared(input.fallback, input.arrangement, input.rules);
     let excluded = |id: &str| {
         !input
             .rules
@@ -53,7 +53,7 @@ pub(super) fn recommend<'a>(
                 .arrangement
                 .is_some_and(|a| a.hide.iter().any(|hide| **hide == *id))
     };
-    let mut items = Items::new();
+    let mut items = Items::with_capacity(input.limit);
     if input.personal {
         in_sessions(input, population, &excluded, &mut items, notes);
         if items.len() < input.limit {

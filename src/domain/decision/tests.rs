@@ -796,7 +796,7 @@ fn scores_are_written_as_json_numbers() {
                 name: "p",
                 experience: None,
                 variant: None,
-                filling: Filling::Ranking(smallvec::smallvec![Item {
+                filling: Filling::Ranking(vec![Item {
                     id: "x",
                     micros,
                     because: None

@@ -23,7 +23,7 @@ pub struct Excerpt {
     pub posteriors: Posteriors,
     /// What sessions like the shopper's went on with, the best first; a few more than could be shown.
     pub went_on: Vec<Recorded>,
-    /// What is known of the items that could be shown.
+    /// What is known of the items that could be shown, as far as it counted.
     pub catalogue: BTreeMap<Arc<str>, ItemFacts>,
     /// The most bought first.
     pub items: Vec<ExcerptItem>,

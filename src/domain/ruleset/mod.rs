@@ -22,6 +22,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use foldhash::fast::FixedState;
+
 pub use seen::values_seen;
 
 pub use model::{
@@ -37,6 +39,9 @@ pub const MAX_EXPERIENCES: usize = 5_000;
 /// The most placements, segments, candidates, variants, pinned, boosted or hidden items of one list.
 pub const MAX_NAMES: usize = 500;
 
+/// Where a placement is, by its name. Names are the operator's own, so nobody chooses them to collide.
+type ByName = HashMap<Arc<str>, usize, FixedState>;
+
 /// A parsed and compiled ruleset.
 #[derive(Debug, Clone)]
 pub struct Ruleset {
@@ -45,7 +50,7 @@ pub struct Ruleset {
     /// Minor units in one major unit.
     minor_units: f64,
     placements: Vec<Placement>,
-    by_name: HashMap<Arc<str>, usize>,
+    by_name: ByName,
     segments: Vec<Segment>,
     experiences: Vec<Experience>,
     conditions: Vec<Condition>,

@@ -83,6 +83,11 @@ pub struct ItemRules {
 }
 
 impl ItemRules {
+    /// Whether [`ItemRules::admits`] depends on more of what is known of an item than whether it can be sold.
+    pub fn asks_of_items(&self) -> bool {
+        !self.categories.is_empty() || self.price_minor.is_some()
+    }
+
     /// Whether `item` may be shown, given what is known of it. What a rule asks for and nobody knows is not admitted.
     pub fn admits(&self, item: &str, facts: Option<&ItemFacts>, currency: &str) -> bool {
         let is_available = facts.is_none_or(|facts| !facts.unavailable);

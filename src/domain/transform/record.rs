@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::PlacementServed;
+use crate::domain::compact;
 use crate::domain::consent::ConsentStatement;
 use crate::domain::decision::RecordedFacts;
 use crate::domain::event::{DECISION_SERVED, Event, Source};
@@ -72,8 +73,7 @@ impl<S: Serialize> DecisionRecord<S> {
     ) -> Event {
         let mut body = Vec::with_capacity(MOST_BESIDES_FACTS + facts_bytes);
         body.push(FORMAT);
-        // Our own structs of strings and numbers always serialise.
-        let body = postcard::to_extend(&(self, facts), body).unwrap_or_default();
+        let body = compact::append(&(self, facts), body);
         Event {
             shop: shop.clone(),
             source: Source::Internal,

@@ -5,20 +5,20 @@ use std::sync::Arc;
 
 use super::Reader;
 use super::value::Table;
-use crate::domain::ruleset::MAX_EXPERIENCES;
 use crate::domain::ruleset::conditions::Scope;
 use crate::domain::ruleset::model::{
     Arrangement, Candidate, CapPeriod, Experience, FrequencyCap, Placement, PlacementKind, Variant,
     VariantEffect,
 };
 use crate::domain::ruleset::yaml::{Node, Value};
+use crate::domain::ruleset::{ByName, MAX_EXPERIENCES};
 
 impl Reader {
     pub(super) fn experiences(
         &mut self,
         table: &Table<'_>,
         placements: &[Placement],
-        by_name: &HashMap<Arc<str>, usize>,
+        by_name: &ByName,
     ) -> Vec<Experience> {
         let Some(node) = table.get("experiences") else {
             return Vec::new();
@@ -60,7 +60,7 @@ impl Reader {
         node: &Node,
         index: usize,
         placements: &[Placement],
-        by_name: &HashMap<Arc<str>, usize>,
+        by_name: &ByName,
     ) -> Option<Experience> {
         const FIELDS: &[&str] = &[
             "id",

@@ -8,7 +8,6 @@ mod placement;
 mod schedule;
 mod value;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use chrono_tz::Tz;
@@ -17,7 +16,7 @@ use self::value::Table;
 use super::conditions::{Conditions, Scope};
 use super::model::{ConditionId, Experience, Group, Placement, PlacementKind, Segment, Slot};
 use super::yaml::{self, Mark, Node, Value};
-use super::{MAX_BYTES, Problem, Ruleset, RulesetErrors};
+use super::{ByName, MAX_BYTES, Problem, Ruleset, RulesetErrors};
 use crate::domain::money::minor_digits;
 
 /// Beyond this a person fixes what is there first.
@@ -121,7 +120,7 @@ impl Reader {
             self.conditions.declare_segment(&segment.name);
         }
         let mut placements = self.placements(&table);
-        let by_name: HashMap<Arc<str>, usize> = placements
+        let by_name: ByName = placements
             .iter()
             .enumerate()
             .map(|(index, p)| (Arc::clone(&p.name), index))

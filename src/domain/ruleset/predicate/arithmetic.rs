@@ -9,10 +9,19 @@ use super::number::{self, Number};
 use super::tree::{Arithmetic, DoubleExpr, IntExpr, NumberExpr, UintExpr};
 
 impl IntExpr {
+    /// What is at hand is read in place, without a call.
+    #[inline]
     pub(super) fn eval(&self, env: &Env<'_>) -> Result<i64, EvalError> {
         match self {
             IntExpr::Constant(value) => Ok(*value),
             IntExpr::Field(field) => Ok(field.read(env.facts)),
+            _ => self.compute(env),
+        }
+    }
+
+    fn compute(&self, env: &Env<'_>) -> Result<i64, EvalError> {
+        match self {
+            IntExpr::Constant(_) | IntExpr::Field(_) => self.eval(env),
             IntExpr::Variable(depth) => match env.variable(*depth)? {
                 Item::Number(Number::Int(value)) => Ok(*value),
                 _ => Err(EvalError::NoSuchKey),
@@ -86,10 +95,19 @@ impl UintExpr {
 }
 
 impl DoubleExpr {
+    /// What is at hand is read in place, without a call.
+    #[inline]
     pub(super) fn eval(&self, env: &Env<'_>) -> Result<f64, EvalError> {
         match self {
             DoubleExpr::Constant(value) => Ok(*value),
             DoubleExpr::Field(field) => Ok(field.read(env.facts)),
+            _ => self.compute(env),
+        }
+    }
+
+    fn compute(&self, env: &Env<'_>) -> Result<f64, EvalError> {
+        match self {
+            DoubleExpr::Constant(_) | DoubleExpr::Field(_) => self.eval(env),
             DoubleExpr::Variable(depth) => match env.variable(*depth)? {
                 Item::Number(Number::Double(value)) => Ok(*value),
                 _ => Err(EvalError::NoSuchKey),

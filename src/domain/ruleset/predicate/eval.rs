@@ -62,21 +62,33 @@ impl<T> Choice<T> {
 }
 
 impl Comparison {
-    fn accepts(self, ordering: Ordering) -> bool {
+    #[inline]
+    fn holds<T: PartialOrd + ?Sized>(self, left: &T, right: &T) -> bool {
         match self {
-            Comparison::Equal => ordering.is_eq(),
-            Comparison::NotEqual => ordering.is_ne(),
-            Comparison::Less => ordering.is_lt(),
-            Comparison::LessOrEqual => ordering.is_le(),
-            Comparison::Greater => ordering.is_gt(),
-            Comparison::GreaterOrEqual => ordering.is_ge(),
+            Comparison::Equal => left == right,
+            Comparison::NotEqual => left != right,
+            Comparison::Less => left < right,
+            Comparison::LessOrEqual => left <= right,
+            Comparison::Greater => left > right,
+            Comparison::GreaterOrEqual => left >= right,
         }
     }
 
-    /// For values of which some have no order: NaN equals nothing, and to order it is an error.
-    fn accepts_partial(self, ordering: Option<Ordering>) -> Result<bool, EvalError> {
+    /// NaN equals nothing, and to order it is an error.
+    #[inline]
+    fn holds_for_doubles(self, left: f64, right: f64) -> Result<bool, EvalError> {
+        match self {
+            Comparison::Equal | Comparison::NotEqual => {}
+            _ if left.is_nan() || right.is_nan() => return Err(EvalError::NotOrdered),
+            _ => {}
+        }
+        Ok(self.holds(&left, &right))
+    }
+
+    /// The same for numbers of two types; `None` is the order of NaN.
+    fn accepts(self, ordering: Option<Ordering>) -> Result<bool, EvalError> {
         match (ordering, self) {
-            (Some(ordering), _) => Ok(self.accepts(ordering)),
+            (Some(ordering), _) => Ok(self.holds(&ordering, &Ordering::Equal)),
             (None, Comparison::Equal) => Ok(false),
             (None, Comparison::NotEqual) => Ok(true),
             (None, _) => Err(EvalError::NotOrdered),
@@ -85,44 +97,46 @@ impl Comparison {
 }
 
 impl BoolExpr {
+    /// What most conditions are made of is in here, and the rest in `eval_other`: a function of all of it would spend more on
+    /// its frame than on a comparison.
     pub(super) fn eval(&self, env: &Env<'_>) -> Result<bool, EvalError> {
         match self {
             BoolExpr::Constant(value) => Ok(*value),
             BoolExpr::Field(field) => Ok(field.read(env.facts)),
+            BoolExpr::And(operands) => absorbing(operands.iter().map(|operand| operand.eval(env)), false),
+            BoolExpr::Or(operands) => absorbing(operands.iter().map(|operand| operand.eval(env)), true),
+            BoolExpr::CompareInts(op, pair) => Ok(op.holds(&pair.0.eval(env)?, &pair.1.eval(env)?)),
+            BoolExpr::CompareDoubles(op, pair) => op.holds_for_doubles(pair.0.eval(env)?, pair.1.eval(env)?),
+            BoolExpr::CompareTexts(op, pair) => match (pair.0.at_hand(env), pair.1.at_hand(env)) {
+                (Some(left), Some(right)) => Ok(op.holds(left, right)),
+                _ => self.eval_other(env),
+            },
+            BoolExpr::TextIn(operands) => match operands.0.at_hand(env) {
+                Some(text) => Ok(operands.1.contains(text, env)),
+                None => self.eval_other(env),
+            },
+            _ => self.eval_other(env),
+        }
+    }
+
+    #[inline(never)]
+    fn eval_other(&self, env: &Env<'_>) -> Result<bool, EvalError> {
+        match self {
             BoolExpr::Variable(depth) => match env.variable(*depth)? {
                 Item::Bool(value) => Ok(*value),
                 _ => Err(EvalError::NoSuchKey),
             },
             BoolExpr::Not(operand) => Ok(!operand.eval(env)?),
-            BoolExpr::And(operands) => absorbing(operands.iter().map(|operand| operand.eval(env)), false),
-            BoolExpr::Or(operands) => absorbing(operands.iter().map(|operand| operand.eval(env)), true),
             BoolExpr::Choice(choice) => choice.chosen(env)?.eval(env),
-            BoolExpr::CompareBools(op, pair) => Ok(op.accepts(pair.0.eval(env)?.cmp(&pair.1.eval(env)?))),
-            BoolExpr::CompareInts(op, pair) => Ok(op.accepts(pair.0.eval(env)?.cmp(&pair.1.eval(env)?))),
-            BoolExpr::CompareUints(op, pair) => Ok(op.accepts(pair.0.eval(env)?.cmp(&pair.1.eval(env)?))),
-            BoolExpr::CompareDoubles(op, pair) => {
-                op.accepts_partial(pair.0.eval(env)?.partial_cmp(&pair.1.eval(env)?))
-            }
+            BoolExpr::CompareBools(op, pair) => Ok(op.holds(&pair.0.eval(env)?, &pair.1.eval(env)?)),
+            BoolExpr::CompareUints(op, pair) => Ok(op.holds(&pair.0.eval(env)?, &pair.1.eval(env)?)),
             BoolExpr::CompareNumbers(op, pair) => {
-                op.accepts_partial(number::compare(pair.0.eval(env)?, pair.1.eval(env)?))
+                op.accepts(number::compare(pair.0.eval(env)?, pair.1.eval(env)?))
             }
-            BoolExpr::CompareTexts(op, pair) => {
-                let (left, right) = (pair.0.eval(env)?, pair.1.eval(env)?);
-                match op {
-                    Comparison::Equal => Ok(left == right),
-                    Comparison::NotEqual => Ok(left != right),
-                    _ => Ok(op.accepts(left.cmp(&right))),
-                }
-            }
-            BoolExpr::CompareTimes(op, pair) => Ok(op.accepts(pair.0.eval(env)?.cmp(&pair.1.eval(env)?))),
-            BoolExpr::CompareDurations(op, pair) => Ok(op.accepts(pair.0.eval(env)?.cmp(&pair.1.eval(env)?))),
-            BoolExpr::TextIn(operands) => {
-                let text = operands.0.eval(env)?;
-                Ok(match &operands.1 {
-                    TextList::Field(list) => list.read(env.facts).contains(&text),
-                    TextList::Constants(list) => list.iter().any(|item| **item == *text),
-                })
-            }
+            BoolExpr::CompareTexts(op, pair) => Ok(op.holds(&*pair.0.eval(env)?, &*pair.1.eval(env)?)),
+            BoolExpr::CompareTimes(op, pair) => Ok(op.holds(&pair.0.eval(env)?, &pair.1.eval(env)?)),
+            BoolExpr::CompareDurations(op, pair) => Ok(op.holds(&pair.0.eval(env)?, &pair.1.eval(env)?)),
+            BoolExpr::TextIn(operands) => Ok(operands.1.contains(&operands.0.eval(env)?, env)),
             BoolExpr::ScalarIn(operands) => {
                 let needle = Item::of(&operands.0, env)?;
                 Ok(operands.1.iter().any(|constant| needle.equals(constant)))
@@ -138,6 +152,21 @@ impl BoolExpr {
             BoolExpr::EndsWith(pair) => Ok(pair.0.eval(env)?.ends_with(&*pair.1.eval(env)?)),
             BoolExpr::Contains(pair) => Ok(pair.0.eval(env)?.contains(&*pair.1.eval(env)?)),
             BoolExpr::Macro(quantified) => quantified.eval(env),
+            BoolExpr::Constant(_)
+            | BoolExpr::Field(_)
+            | BoolExpr::And(_)
+            | BoolExpr::Or(_)
+            | BoolExpr::CompareInts(..)
+            | BoolExpr::CompareDoubles(..) => self.eval(env),
+        }
+    }
+}
+
+impl TextList {
+    fn contains(&self, text: &str, env: &Env<'_>) -> bool {
+        match self {
+            TextList::Field(list) => list.read(env.facts).contains(text),
+            TextList::Constants(list) => list.iter().any(|item| **item == *text),
         }
     }
 }
@@ -238,6 +267,16 @@ impl<'v> From<&'v Constant> for Item<'v> {
 }
 
 impl TextExpr {
+    /// A text that is there and has not to be made.
+    #[inline]
+    fn at_hand<'v>(&'v self, env: &Env<'v>) -> Option<&'v str> {
+        match self {
+            TextExpr::Constant(text) => Some(text),
+            TextExpr::Field(field) => field.read(env.facts),
+            _ => None,
+        }
+    }
+
     pub(super) fn eval<'v>(&'v self, env: &Env<'v>) -> Result<Cow<'v, str>, EvalError> {
         match self {
             TextExpr::Constant(text) => Ok(Cow::Borrowed(text)),

@@ -4,10 +4,10 @@ use postcard::ser_flavors::Flavor;
 use serde::Serialize;
 
 /// What is appended to.
-struct Appended(Vec<u8>);
+struct Appended<'a>(&'a mut Vec<u8>);
 
-impl Flavor for Appended {
-    type Output = Vec<u8>;
+impl Flavor for Appended<'_> {
+    type Output = ();
 
     #[inline]
     fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
@@ -21,15 +21,18 @@ impl Flavor for Appended {
         Ok(())
     }
 
-    fn finalize(self) -> postcard::Result<Vec<u8>> {
-        Ok(self.0)
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
     }
 }
 
-/// `bytes` and then the encoding of `value`, one of our own types: it fails only where a length is unknown or a
-/// `Serialize` says so, which none of ours does.
-pub(super) fn append<T: Serialize + ?Sized>(value: &T, bytes: Vec<u8>) -> Vec<u8> {
-    postcard::serialize_with_flavor(value, Appended(bytes)).unwrap_or_default()
+/// Appends the encoding of `value`, one of our own types: it fails only where a length is unknown or a `Serialize` says so, which
+/// none of ours does. Nothing is appended then.
+pub(super) fn append<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) {
+    let before = out.len();
+    if postcard::serialize_with_flavor(value, Appended(out)).is_err() {
+        out.truncate(before);
+    }
 }
 
 #[cfg(test)]
@@ -41,6 +44,8 @@ mod tests {
         let value = (1u64 << 40, "text", [Some(-1i64), None], vec![7u8; 300]);
         let mut expected = vec![9];
         expected.extend(postcard::to_stdvec(&value).unwrap());
-        assert_eq!(append(&value, vec![9]), expected);
+        let mut out = vec![9];
+        append(&value, &mut out);
+        assert_eq!(out, expected);
     }
 }

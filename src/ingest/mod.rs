@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use self::recent::Recent;
-use self::spread::{Placed, Spread};
+use self::spread::{Placed, Spread, placed};
 use crate::domain::event::{Body, Event, EventLimits, IngestContext, Outcome, Source};
 use crate::domain::ids::{PseudonymKey, Shop, Timestamp};
 use crate::domain::user_token::UserTokenKey;
@@ -227,7 +227,7 @@ impl Ingest {
         let count = spread.len();
         let append = spread.append(&*self.queue);
         let result = match tokio::time::timeout(APPEND_BUDGET, append).await {
-            Ok((placed, None)) => Ok(placed),
+            Ok((landed, None)) => Ok(placed(landed)),
             Ok((_, Some(error))) => Err(IngestError::from(error)),
             Err(_) => Err(IngestError::Unknown),
         };

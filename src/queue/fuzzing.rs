@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use super::record::{Decoder, RecordError, encode};
+use super::record::{Decoder, RecordError};
+use super::records::Records;
 use crate::domain::event::Event;
 
 /// The event as a reader of the log would see it.
@@ -10,9 +11,7 @@ use crate::domain::event::Event;
 /// # Errors
 /// [`RecordError`] where what was written cannot be read.
 pub fn through_the_log(event: &Event) -> Result<Event, RecordError> {
-    let mut record = Vec::new();
-    encode(event, &mut record);
-    Decoder::default().decode(&record.into())
+    Records::from_iter([event]).event(0)
 }
 
 /// Any bytes, read as a record.

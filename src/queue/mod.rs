@@ -15,6 +15,7 @@ mod disk;
 pub mod fuzzing;
 mod lease;
 mod record;
+mod records;
 mod redis_streams;
 
 use std::fmt;
@@ -28,6 +29,7 @@ use serde::{Deserialize, Serialize};
 pub use disk::sim;
 pub use lease::{LEASE, Lease, Leases, RENEW_EVERY};
 pub use record::RecordError;
+pub use records::Records;
 
 use crate::config::masked;
 use crate::domain::event::Event;
@@ -149,7 +151,13 @@ pub trait EventQueue: Send + Sync + std::fmt::Debug {
     fn leases(self: Arc<Self>) -> Arc<dyn Leases>;
 
     /// Appends `events` to `partition`, all or none, and returns the offset of the first one once all are durable.
-    async fn append(&self, partition: u16, events: &[Event]) -> Result<u64, AppendError>;
+    async fn append(&self, partition: u16, events: &[Event]) -> Result<u64, AppendError> {
+        let records = Arc::new(events.iter().collect());
+        self.append_records(partition, &records).await
+    }
+
+    /// The same of records that are encoded already. Once it returns, nobody else holds on to them.
+    async fn append_records(&self, partition: u16, records: &Arc<Records>) -> Result<u64, AppendError>;
 
     /// Reads from `from` on; empty when nothing arrived within `limits.wait`.
     async fn read(&self, from: Position, limits: ReadLimits) -> Result<Vec<Entry>, ReadError>;

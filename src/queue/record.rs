@@ -23,7 +23,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::domain::consent::{Choice, ConsentStatement};
-use crate::domain::event::{Event, Source};
+use crate::domain::event::{Event, EventHead, Source};
 use crate::domain::ids::{Shop, SubjectId, Timestamp};
 
 const VERSION: u8 = 1;
@@ -56,24 +56,18 @@ pub enum RecordError {
     Malformed,
 }
 
-/// Appends the encoding of `event` to `out`.
-pub(super) fn encode(event: &Event, out: &mut Vec<u8>) {
+/// Appends the encoding of an event of this head to `out`, up to its payload, which goes behind it and is of about `body_bytes`.
+pub(super) fn encode_head(head: &EventHead<'_>, body_bytes: usize, out: &mut Vec<u8>) {
     let optional = [
-        (HAS_ANONYMOUS, event.anonymous.as_ref().map(SubjectId::as_str)),
-        (HAS_USER, event.user.as_ref().map(SubjectId::as_str)),
-        (
-            HAS_CLAIMED_USER,
-            event.claimed_user.as_ref().map(SubjectId::as_str),
-        ),
-        (HAS_SESSION, event.session.as_deref()),
-        (HAS_QUARANTINE, event.quarantine.as_deref()),
+        (HAS_ANONYMOUS, head.anonymous.map(SubjectId::as_str)),
+        (HAS_USER, head.user.map(SubjectId::as_str)),
+        (HAS_CLAIMED_USER, head.claimed_user.map(SubjectId::as_str)),
+        (HAS_SESSION, head.session),
+        (HAS_QUARANTINE, head.quarantine),
     ];
     let mut present = 0;
-    let mut size = OVERHEAD_BYTES
-        + event.shop.as_str().len()
-        + event.event_id.len()
-        + event.name.len()
-        + event.body.len();
+    let mut size =
+        OVERHEAD_BYTES + head.shop.as_str().len() + head.event_id.len() + head.name.len() + body_bytes;
     for (flag, text) in optional {
         if let Some(text) = text {
             present |= flag;
@@ -84,21 +78,20 @@ pub(super) fn encode(event: &Event, out: &mut Vec<u8>) {
 
     let mut fixed = [0; 20];
     let (tags, times) = fixed.split_at_mut(4);
-    tags.copy_from_slice(&[VERSION, traits_of(event), present, codec_of(event.source)]);
+    tags.copy_from_slice(&[VERSION, traits_of(head), present, codec_of(head.source)]);
     let (event_time, received_at) = times.split_at_mut(8);
-    event_time.copy_from_slice(&event.event_time.0.to_le_bytes());
-    received_at.copy_from_slice(&event.received_at.0.to_le_bytes());
+    event_time.copy_from_slice(&head.event_time.0.to_le_bytes());
+    received_at.copy_from_slice(&head.received_at.0.to_le_bytes());
     out.extend_from_slice(&fixed);
 
-    put_text(out, event.shop.as_str());
-    put_text(out, &event.event_id);
-    put_text(out, &event.name);
+    put_text(out, head.shop.as_str());
+    put_text(out, head.event_id);
+    put_text(out, head.name);
     for (_, text) in optional {
         if let Some(text) = text {
             put_text(out, text);
         }
     }
-    out.extend_from_slice(&event.body);
 }
 
 fn codec_of(source: Source) -> u8 {
@@ -108,14 +101,14 @@ fn codec_of(source: Source) -> u8 {
     }
 }
 
-fn traits_of(event: &Event) -> u8 {
-    let source = match event.source {
+fn traits_of(head: &EventHead<'_>) -> u8 {
+    let source = match head.source {
         Source::Public => 0,
         Source::Server => 1,
         Source::Import => 2,
         Source::Internal => 3,
     };
-    source | choice_bits(event.consent.analytics) << 2 | choice_bits(event.consent.personalization) << 4
+    source | choice_bits(head.consent.analytics) << 2 | choice_bits(head.consent.personalization) << 4
 }
 
 fn choice_bits(choice: Option<Choice>) -> u8 {
@@ -287,7 +280,8 @@ mod tests {
 
     fn encoded(event: &Event) -> Bytes {
         let mut out = Vec::new();
-        encode(event, &mut out);
+        encode_head(&event.head(), event.body.len(), &mut out);
+        out.extend_from_slice(&event.body);
         out.into()
     }
 

@@ -77,19 +77,78 @@ pub struct Event {
     pub body: Bytes,
 }
 
+/// All of an event but its body, borrowed: for whoever writes one that was never an [`Event`].
+#[derive(Debug, Clone, Copy)]
+pub struct EventHead<'a> {
+    pub shop: &'a Shop,
+    pub source: Source,
+    pub event_id: &'a str,
+    pub name: &'a str,
+    pub anonymous: Option<&'a SubjectId>,
+    pub user: Option<&'a SubjectId>,
+    pub claimed_user: Option<&'a SubjectId>,
+    pub session: Option<&'a str>,
+    pub event_time: Timestamp,
+    pub received_at: Timestamp,
+    pub consent: ConsentStatement,
+    pub quarantine: Option<&'a str>,
+}
+
+impl EventHead<'_> {
+    /// The partition of the log, of `partitions`, that the event goes to: its subject's, so that one shopper's events stay in
+    /// order; where it is about nobody, any that is always the same for its id.
+    pub fn partition(&self, partitions: u16) -> u16 {
+        match self.user.or(self.anonymous) {
+            Some(subject) => subject.partition(partitions),
+            None => (crc32c::crc32c(self.event_id.as_bytes()) % u32::from(partitions.max(1))) as u16,
+        }
+    }
+}
+
 impl Event {
+    pub fn of(head: &EventHead<'_>, body: Bytes) -> Event {
+        Event {
+            shop: head.shop.clone(),
+            source: head.source,
+            event_id: head.event_id.into(),
+            name: head.name.into(),
+            anonymous: head.anonymous.cloned(),
+            user: head.user.cloned(),
+            claimed_user: head.claimed_user.cloned(),
+            session: head.session.map(Arc::from),
+            event_time: head.event_time,
+            received_at: head.received_at,
+            consent: head.consent,
+            quarantine: head.quarantine.map(Arc::from),
+            body,
+        }
+    }
+
+    pub fn head(&self) -> EventHead<'_> {
+        EventHead {
+            shop: &self.shop,
+            source: self.source,
+            event_id: &self.event_id,
+            name: &self.name,
+            anonymous: self.anonymous.as_ref(),
+            user: self.user.as_ref(),
+            claimed_user: self.claimed_user.as_ref(),
+            session: self.session.as_deref(),
+            event_time: self.event_time,
+            received_at: self.received_at,
+            consent: self.consent,
+            quarantine: self.quarantine.as_deref(),
+        }
+    }
+
     /// The identity whose part the event folds into: the proven user, else the guest.
     pub fn subject(&self) -> Option<&SubjectId> {
         self.user.as_ref().or(self.anonymous.as_ref())
     }
 
-    /// The partition of the log, of `partitions`, that the event goes to: its subject's, so that one shopper's events stay in
-    /// order; where it is about nobody, any that is always the same for its id.
+    /// See [`EventHead::partition`].
     pub fn partition(&self, partitions: u16) -> u16 {
-        match self.subject() {
-            Some(subject) => subject.partition(partitions),
-            None => (crc32c::crc32c(self.event_id.as_bytes()) % u32::from(partitions.max(1))) as u16,
-        }
+        self.head().partition(partitions)
     }
 
     /// Whether the event counts as verified when reports of one order compete.

@@ -3,7 +3,7 @@
 //! A record is the better part of what an API node writes, so it is compact: its body in the log is [`FORMAT`] and then postcard,
 //! with the profile's bytes as they were read. The lane makes JSON of it, for whoever queries the warehouse.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
@@ -12,17 +12,11 @@ use super::PlacementServed;
 use crate::domain::compact;
 use crate::domain::consent::ConsentStatement;
 use crate::domain::decision::RecordedFacts;
-use crate::domain::event::{DECISION_SERVED, Event, Source};
+use crate::domain::event::{DECISION_SERVED, Event, EventHead, Source};
 use crate::domain::ids::{Shop, SubjectId, Timestamp};
 
 /// The first byte of a record's body.
 const FORMAT: u8 = 1;
-
-/// One name for all records.
-static NAME: LazyLock<Arc<str>> = LazyLock::new(|| DECISION_SERVED.into());
-
-/// Room for a record of a few placements, besides its facts.
-const MOST_BESIDES_FACTS: usize = 256;
 
 /// The record of one answer, as `Decision Served` carries it through the log. Made where decisions are served,
 /// read by [`transform`](super::transform()). `S` are its texts: borrowed where it is written, owned where it is read.
@@ -49,36 +43,30 @@ pub struct AssignmentMade<S = Arc<str>> {
 }
 
 /// Whose decision a [`DecisionRecord`] is about.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct DecisionSubject {
-    pub anonymous: Option<SubjectId>,
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DecisionSubject<'a> {
+    pub anonymous: Option<&'a SubjectId>,
     /// Proven by a server key or a token.
-    pub user: Option<SubjectId>,
+    pub user: Option<&'a SubjectId>,
     /// The pseudonym of the session.
-    pub session: Option<Arc<str>>,
+    pub session: Option<&'a str>,
 }
 
 impl<S: Serialize> DecisionRecord<S> {
-    /// The event to append. The decision's id is the event's, so that a record appended twice counts once. `facts` are what
-    /// [`RecordedFacts`] reads back, of about `facts_bytes`: enough to recompute the decision, without raw identifiers. A record
-    /// of losses alone has none.
-    pub fn to_event<F: Serialize>(
+    /// The head of the event to append. The decision's id is the event's, so that a record appended twice counts once.
+    pub fn head<'e>(
         &self,
-        decision_id: Arc<str>,
-        shop: &Shop,
-        subject: DecisionSubject,
+        decision_id: &'e str,
+        shop: &'e Shop,
+        subject: DecisionSubject<'e>,
         consent: ConsentStatement,
         received_at: Timestamp,
-        (facts, facts_bytes): (Option<&F>, usize),
-    ) -> Event {
-        let mut body = Vec::with_capacity(MOST_BESIDES_FACTS + facts_bytes);
-        body.push(FORMAT);
-        let body = compact::append(&(self, facts), body);
-        Event {
-            shop: shop.clone(),
+    ) -> EventHead<'e> {
+        EventHead {
+            shop,
             source: Source::Internal,
             event_id: decision_id,
-            name: Arc::clone(&NAME),
+            name: DECISION_SERVED,
             anonymous: subject.anonymous,
             user: subject.user,
             claimed_user: None,
@@ -87,8 +75,14 @@ impl<S: Serialize> DecisionRecord<S> {
             received_at,
             consent,
             quarantine: None,
-            body: body.into(),
         }
+    }
+
+    /// Appends the event's body. `facts` are what [`RecordedFacts`] reads back: enough to recompute the decision, without raw
+    /// identifiers. A record of losses alone has none.
+    pub fn write_body<F: Serialize>(&self, facts: Option<&F>, out: &mut Vec<u8>) {
+        out.push(FORMAT);
+        compact::append(&(self, facts), out);
     }
 
     /// As a body of the events of others, for `fact_event`.

@@ -307,13 +307,14 @@ fn a_decision_record_makes_the_round_trip() {
         capped: smallvec!["nudge".into()],
         withheld: vec![("nudge".into(), 3)],
     };
+    let (guest, user) = (SubjectId::from_stored("a:k1.a"), SubjectId::from_stored("u:k1.u"));
     let subject = DecisionSubject {
-        anonymous: Some(SubjectId::from_stored("a:k1.a")),
-        user: Some(SubjectId::from_stored("u:k1.u")),
-        session: Some("k1.s".into()),
+        anonymous: Some(&guest),
+        user: Some(&user),
+        session: Some("k1.s"),
     };
     let request = Request {
-        user: subject.user.as_ref(),
+        user: subject.user,
         placements: Some(&["promo"]),
         country: Some("GB"),
         ..Request::default()
@@ -325,19 +326,26 @@ fn a_decision_record_makes_the_round_trip() {
     };
     let profile = Some(&[0, 255, 7][..]);
     let facts = Facts::new(&request, true, &terms, false, profile, ExcerptRef::default());
-    let event = record.to_event(
-        "d1".into(),
-        &shop(),
-        subject.clone(),
-        ConsentStatement::default(),
-        Timestamp(NOW.0 + 1),
-        (Some(&facts), facts.size_hint()),
-    );
-    let effect = transform(&event);
+    let event =
+        |record: &DecisionRecord, id: &str, subject: DecisionSubject<'_>, facts: Option<&Facts<'_, '_>>| {
+            let shop = shop();
+            let head = record.head(
+                id,
+                &shop,
+                subject,
+                ConsentStatement::default(),
+                Timestamp(NOW.0 + 1),
+            );
+            let mut body = Vec::new();
+            record.write_body(facts, &mut body);
+            Event::of(&head, body.into())
+        };
+    let served_event = event(&record, "d1", subject, Some(&facts));
+    let effect = transform(&served_event);
     let part = folded(std::slice::from_ref(&effect));
     assert_eq!((part.assignment("nudge"), part.events()), (Some("b"), 0));
     assert_eq!(part.cap_count("nudge", CapWindow::Session("k1.s")), 1);
-    assert_eq!((effect.identity, effect.subject), (None, subject.user.clone()));
+    assert_eq!((effect.identity, effect.subject), (None, Some(user.clone())));
     let served = effect.decision.unwrap();
     assert_eq!(
         (&*served.placements, served.ruleset_version),
@@ -352,14 +360,7 @@ fn a_decision_record_makes_the_round_trip() {
     assert_eq!(served.facts, serde_json::to_string(&facts).unwrap());
     let told: serde_json::Value = serde_json::from_slice(&effect.event.body).unwrap();
     assert_eq!(told["properties"]["exposures"][0]["variant"], "b");
-    let losses = record.to_event(
-        "d2".into(),
-        &shop(),
-        DecisionSubject::default(),
-        ConsentStatement::default(),
-        NOW,
-        (None::<&()>, 0),
-    );
+    let losses = event(&record, "d2", DecisionSubject::default(), None);
     assert_eq!(transform(&losses).decision.unwrap().facts, "");
 
     let quiet = DecisionRecord {
@@ -367,18 +368,11 @@ fn a_decision_record_makes_the_round_trip() {
         capped: smallvec![],
         ..record
     };
-    let event = quiet.to_event(
-        "d3".into(),
-        &shop(),
-        subject.clone(),
-        ConsentStatement::default(),
-        NOW,
-        (Some(&facts), 0),
-    );
-    assert_eq!(transform(&event).subject, None);
+    let quiet_event = event(&quiet, "d3", subject, Some(&facts));
+    assert_eq!(transform(&quiet_event).subject, None);
     let forged = Event {
         body: "{}".into(),
-        ..event
+        ..quiet_event
     };
     assert_eq!(&*transform(&forged).quarantine.unwrap().0, "invalid_record");
 }

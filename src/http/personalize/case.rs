@@ -1,7 +1,5 @@
 //! One request's facts, gathered, and what is made of them: the decision's input, the frame of the answer, the record.
 
-use std::sync::Arc;
-
 use smallvec::SmallVec;
 use uuid::Uuid;
 
@@ -16,7 +14,7 @@ use crate::http::answer::{Degraded, Frame};
 use crate::http::ask::Ask;
 use crate::ingest::Receipt;
 use crate::profiles::{Read, Viewer};
-use crate::recorder::Served;
+use crate::recorder::Permit;
 
 /// Who a request is about, as pseudonyms, as far as it is proven.
 pub(super) struct Shopper {
@@ -39,11 +37,11 @@ impl Shopper {
         }
     }
 
-    fn subject(&self) -> DecisionSubject {
+    fn subject(&self) -> DecisionSubject<'_> {
         DecisionSubject {
-            user: self.user.clone(),
-            anonymous: self.anonymous.clone(),
-            session: self.session.as_deref().map(Arc::from),
+            user: self.user.as_ref(),
+            anonymous: self.anonymous.as_ref(),
+            session: self.session.as_deref(),
         }
     }
 }
@@ -165,16 +163,18 @@ impl<'a, 'q> Case<'a, 'q> {
         }
     }
 
-    /// The record of what was decided.
-    pub(super) fn served<'d>(
+    /// Records what was decided.
+    #[allow(clippy::too_many_arguments, reason = "everything that a record holds")]
+    pub(super) fn record<'d>(
         &self,
+        permit: Permit<'_>,
         decision: &Decision<'d>,
         request: &decision::Request<'d>,
         terms: &decision::Terms,
         id: Uuid,
         ruleset: &Ruleset,
         population: &'d Population,
-    ) -> Served {
+    ) {
         let placements = decision.placements.iter().map(|placement| PlacementServed {
             placement: placement.name,
             experience: placement.experience,
@@ -207,20 +207,13 @@ impl<'a, 'q> Case<'a, 'q> {
             true => DecisionSubject::default(),
             false => self.shopper.subject(),
         };
-        let id = Arc::from(&*id.hyphenated().encode_lower(&mut Uuid::encode_buffer()));
-        let facts_bytes = facts.size_hint();
-        let event = record.to_event(
-            id,
-            self.shop,
-            subject,
-            self.ask.consent,
-            self.now,
-            (Some(&facts), facts_bytes),
-        );
-        Served {
-            touches_profile: !record.assigned.is_empty() || !record.capped.is_empty(),
-            event,
-        }
+        let mut id_text = Uuid::encode_buffer();
+        let id = id.hyphenated().encode_lower(&mut id_text);
+        let head = record.head(id, self.shop, subject, self.ask.consent, self.now);
+        let touches_profile = !record.assigned.is_empty() || !record.capped.is_empty();
+        permit.record(&head, touches_profile, facts.size_hint(), |out| {
+            record.write_body(Some(&facts), out);
+        });
     }
 }
 

@@ -46,7 +46,7 @@ use crate::ingest::Ingest;
 use crate::keys::{ApiKey, KeyKind, KeyRing};
 use crate::population::Populations;
 use crate::profiles::{ProfileReader, Read};
-use crate::recorder::{Recorder, Served};
+use crate::recorder::{Permit, Recorder};
 use crate::rulesets::Rulesets;
 use crate::telemetry::{Metrics, Route};
 
@@ -282,26 +282,19 @@ impl Personalize {
             None
         };
         let id = decision_id(case.now);
-        let (body, served) = self.fill(case, id, ruleset, &population, permit.is_some(), write)?;
-        match (permit, served) {
-            (Some(permit), Some(served)) => permit.record(served),
-            (Some(permit), None) => permit.skip(),
-            (None, Some(_)) => self.recorder.refuse(),
-            (None, None) => {}
-        }
-        Some(body)
+        self.fill(case, id, ruleset, &population, permit, write)
     }
 
-    /// The answer, and its record where there is to be one.
+    /// The answer; its record is made where there is to be one.
     fn fill(
         &self,
         case: &Case<'_, '_>,
         id: Uuid,
         ruleset: &Ruleset,
         population: &Population,
-        record_permit: bool,
+        permit: Option<Permit<'_>>,
         write: impl FnOnce(&Case<'_, '_>, &Frame<'_>, &Decision<'_>) -> Option<Vec<u8>>,
-    ) -> Option<(Vec<u8>, Option<Served>)> {
+    ) -> Option<Vec<u8>> {
         let cart = case.cart(ruleset);
         let names = case.ask.placements.as_ref();
         let names: Option<SmallVec<[&str; 4]>> =
@@ -316,7 +309,7 @@ impl Personalize {
         };
         let terms = Terms {
             consent_default: self.settings.consent_default,
-            record_permit,
+            record_permit: permit.is_some(),
             explain: case.ask.explain,
         };
         let decision = decision::decide(ruleset, population, case.profile(), &request, case.now, &terms);
@@ -326,12 +319,19 @@ impl Personalize {
         let mut degraded = case.degraded();
         degraded.note(
             Degraded::DECISIONS,
-            !decision.withheld.is_empty() || (recorded && !record_permit),
+            !decision.withheld.is_empty() || (recorded && permit.is_none()),
         );
         let body = write(case, &case.frame(id, degraded), &decision)?;
         self.count(&decision, degraded);
-        let served = recorded.then(|| case.served(&decision, &request, &terms, id, ruleset, population));
-        Some((body, served))
+        match (permit, recorded) {
+            (Some(permit), true) => {
+                case.record(permit, &decision, &request, &terms, id, ruleset, population);
+            }
+            (Some(permit), false) => permit.skip(),
+            (None, true) => self.recorder.refuse(),
+            (None, false) => {}
+        }
+        Some(body)
     }
 
     /// Whatever is asked for, with nothing in it: this node has no ruleset yet and isn't ready.

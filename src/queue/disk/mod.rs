@@ -55,14 +55,13 @@ use self::io::{Folder, LocalFolder, Lock};
 use self::ledger::Plan;
 use self::preparer::Preparer;
 use self::recovery::{Recovered, RecoveryError};
-use self::segment::RECORD_PREFIX_BYTES;
 use self::settings::Settings;
 use self::shared::{Core, Progress};
 use self::writer::{Inbox, Pending, Writer};
 use super::lease::Whole;
-use super::record;
 use super::{
     AppendError, Entry, EventQueue, Extent, Leases, OpenError, Position, QueueConfig, ReadError, ReadLimits,
+    Records,
 };
 use crate::domain::event::Event;
 
@@ -79,9 +78,6 @@ const WAITING_UNIT_BYTES: usize = 64;
 
 /// Decoding more records than this (some 0.1 ms) leaves the runtime's threads alone.
 const INLINE_RECORDS: usize = 512;
-
-/// A first guess of an encoded event's size beyond its body.
-const HEADER_GUESS_BYTES: usize = 256;
 
 /// Opens the log in the folder `path`.
 pub(super) async fn open(path: &str, config: &QueueConfig) -> Result<Arc<dyn EventQueue>, OpenError> {
@@ -206,24 +202,6 @@ impl DiskLog {
     }
 }
 
-/// Writes the body of a group: each record behind its length.
-fn encode_all(events: &[Event], body: &mut Vec<u8>) {
-    let guess = events
-        .iter()
-        .map(|event| event.body.len() + HEADER_GUESS_BYTES)
-        .sum();
-    body.reserve(guess);
-    for event in events {
-        let start = body.len();
-        body.extend_from_slice(&[0; RECORD_PREFIX_BYTES]);
-        record::encode(event, body);
-        let size = (body.len() - start - RECORD_PREFIX_BYTES) as u32;
-        if let Some(prefix) = body.get_mut(start..start + RECORD_PREFIX_BYTES) {
-            prefix.copy_from_slice(&size.to_le_bytes());
-        }
-    }
-}
-
 #[async_trait]
 impl EventQueue for DiskLog {
     fn partitions(&self) -> u16 {
@@ -235,6 +213,17 @@ impl EventQueue for DiskLog {
     }
 
     async fn append(&self, partition: u16, events: &[Event]) -> Result<u64, AppendError> {
+        let mut records = self.core.inbox.spare();
+        events.iter().for_each(|event| records.push(event));
+        let records = Arc::new(records);
+        let appended = self.append_records(partition, &records).await;
+        if let Ok(records) = Arc::try_unwrap(records) {
+            self.core.inbox.give_back(records);
+        }
+        appended
+    }
+
+    async fn append_records(&self, partition: u16, records: &Arc<Records>) -> Result<u64, AppendError> {
         if partition != 0 {
             return Err(AppendError::Closed {
                 reason: "a disk log has partition 0 only".into(),
@@ -243,19 +232,18 @@ impl EventQueue for DiskLog {
         if let Some(reason) = self.core.inbox.closed() {
             return Err(AppendError::Closed { reason });
         }
-        if events.is_empty() {
+        if records.is_empty() {
             return Ok(lock_of(&self.core.ledger).next());
         }
-        let mut body = self.core.inbox.spare();
-        encode_all(events, &mut body);
+        let size_bytes = records.bytes().len();
         let limit_bytes = self.core.settings.append_bytes();
-        if body.len() > limit_bytes {
+        if size_bytes > limit_bytes {
             return Err(AppendError::TooLarge {
-                size_bytes: body.len(),
+                size_bytes,
                 limit_bytes,
             });
         }
-        let units = body.len().min(WAITING_BYTES).div_ceil(WAITING_UNIT_BYTES) as u32;
+        let units = size_bytes.min(WAITING_BYTES).div_ceil(WAITING_UNIT_BYTES) as u32;
         let closed = || AppendError::Closed {
             reason: "the log is closing".into(),
         };
@@ -265,8 +253,7 @@ impl EventQueue for DiskLog {
             .map_err(|_| closed())?;
         let (done, outcome) = oneshot::channel();
         self.core.inbox.push(Pending {
-            body,
-            records: events.len() as u32,
+            records: Arc::clone(records),
             done,
             room,
         })?;

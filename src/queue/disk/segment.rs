@@ -28,7 +28,7 @@ pub(super) const SEGMENT_HEADER_BYTES: u64 = 4096;
 pub(super) const GROUP_HEADER_BYTES: usize = 48;
 /// Groups start at multiples of this, so that a search for one can step.
 pub(super) const GROUP_ALIGNMENT: usize = 8;
-pub(super) const RECORD_PREFIX_BYTES: usize = 4;
+pub(super) use crate::queue::records::PREFIX_BYTES as RECORD_PREFIX_BYTES;
 
 const SEGMENT_MAGIC: &[u8; 8] = b"CWSEGMNT";
 pub(super) const GROUP_MAGIC: &[u8; 4] = b"CWG1";

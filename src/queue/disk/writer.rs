@@ -19,7 +19,7 @@ use super::preparer::{NotPrepared, Prepared};
 use super::segment::{self, GROUP_HEADER_BYTES, GroupHeader, Place, SEGMENT_HEADER_BYTES};
 use super::shared::Core;
 use super::{lock_of, now_ms};
-use crate::queue::AppendError;
+use crate::queue::{AppendError, Records};
 
 /// A group takes waiting appends up to this size, and at least one. Groups of this size form only where that much
 /// waits: lower costs throughput with a thousand producers of batches; higher lets single syncs take tens of milliseconds.
@@ -36,8 +36,7 @@ const SPARE_BYTES: usize = 2 * 1024 * 1024;
 /// One append, encoded.
 #[derive(Debug)]
 pub(super) struct Pending {
-    pub(super) body: Vec<u8>,
-    pub(super) records: u32,
+    pub(super) records: Arc<Records>,
     pub(super) done: oneshot::Sender<Result<u64, AppendError>>,
     /// Its share of the bytes that may wait; given back when it is answered.
     pub(super) room: OwnedSemaphorePermit,
@@ -56,23 +55,27 @@ struct InboxState {
     writer_waits: bool,
     closed: Option<Arc<str>>,
     /// Empty, with the memory of appends that were written.
-    spares: Vec<Vec<u8>>,
+    spares: Vec<Records>,
+}
+
+impl Pending {
+    fn count(&self) -> u32 {
+        self.records.len() as u32
+    }
 }
 
 impl Inbox {
     /// A buffer to encode an append into.
-    pub(super) fn spare(&self) -> Vec<u8> {
+    pub(super) fn spare(&self) -> Records {
         lock_of(&self.state).spares.pop().unwrap_or_default()
     }
 
-    fn give_back(&self, bodies: impl Iterator<Item = Vec<u8>>) {
+    /// Takes a buffer back, once it is written.
+    pub(super) fn give_back(&self, mut records: Records) {
         let mut state = lock_of(&self.state);
-        for mut body in bodies.filter(|body| body.capacity() <= SPARE_BYTES) {
-            if state.spares.len() >= SPARES {
-                return;
-            }
-            body.clear();
-            state.spares.push(body);
+        if state.spares.len() < SPARES && records.capacity_bytes() <= SPARE_BYTES {
+            records.clear();
+            state.spares.push(records);
         }
     }
 
@@ -130,7 +133,7 @@ impl Inbox {
         }
         let mut bytes = 0;
         while let Some(next) = state.pending.front() {
-            bytes += next.body.len();
+            bytes += next.records.bytes().len();
             if bytes > limit_bytes && !group.is_empty() {
                 break;
             }
@@ -212,7 +215,7 @@ impl Writer {
 
     /// Writes one group and answers its appends. An error means that the log is closed for writing.
     fn commit(&mut self, group: &mut Vec<Pending>) -> Result<(), ()> {
-        let body_bytes = group.iter().map(|pending| pending.body.len()).sum();
+        let body_bytes = group.iter().map(|pending| pending.records.bytes().len()).sum();
         let span = segment::span_of(body_bytes);
         let prepared = match self.make_room(span) {
             Ok(prepared) => prepared,
@@ -234,13 +237,11 @@ impl Writer {
         let mut first = self.next
             - group
                 .iter()
-                .map(|pending| u64::from(pending.records))
+                .map(|pending| u64::from(pending.count()))
                 .sum::<u64>();
-        let bodies = group.iter_mut().map(|pending| std::mem::take(&mut pending.body));
-        self.core.inbox.give_back(bodies);
         for pending in group.drain(..) {
-            let records = u64::from(pending.records);
-            drop(pending.room);
+            let records = u64::from(pending.count());
+            drop((pending.room, pending.records));
             // Nobody listens if the append's future was dropped; the records stand all the same.
             let _ = pending.done.send(Ok(first));
             first += records;
@@ -301,8 +302,8 @@ impl Writer {
         let mut body_crc = 0;
         let mut records = 0;
         for pending in group {
-            body_crc = crc32c::crc32c_append(body_crc, &pending.body);
-            records += pending.records;
+            body_crc = crc32c::crc32c_append(body_crc, pending.records.bytes());
+            records += pending.count();
         }
         let header = GroupHeader {
             body_bytes: body_bytes as u32,
@@ -325,7 +326,7 @@ impl Writer {
         self.pages.reserve(padded - before);
         self.pages.put(&header.encode(place));
         for pending in group {
-            self.pages.put(&pending.body);
+            self.pages.put(pending.records.bytes());
         }
         self.pages.pad_to(padded);
 

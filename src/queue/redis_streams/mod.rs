@@ -40,10 +40,9 @@ use self::reply::{Head, REMEDY, check, decode, entry_id, extent, gap, head_key, 
 use self::wakers::Wakers;
 use super::{
     AppendError, Entry, EventQueue, Extent, Leases, LogId, OpenError, Position, QueueConfig, ReadError,
-    ReadLimits, record,
+    ReadLimits, Records,
 };
 use crate::config::masked;
-use crate::domain::event::Event;
 use crate::redis_link::{Away, Connection, Link, LinkObserver, Place};
 
 const META: &str = "cartwright:log";
@@ -208,7 +207,7 @@ impl RedisStreams {
         &self,
         partition: u16,
         floor: &AtomicU64,
-        records: &[Vec<u8>],
+        records: &Records,
     ) -> Result<u64, AppendError> {
         let LogId(log_id) = self.log_id().await?;
         let mut call = self.append.prepare_invoke();
@@ -216,7 +215,7 @@ impl RedisStreams {
         call.arg(log_id.to_string())
             .arg(self.limit_bytes)
             .arg(floor.load(Ordering::Relaxed));
-        for record in records {
+        for record in records.iter() {
             call.arg(record);
         }
         let mut connection = self.writes.connection().map_err(Trouble::from)?;
@@ -277,7 +276,7 @@ impl EventQueue for RedisStreams {
         Arc::new(RedisLeases::new(self))
     }
 
-    async fn append(&self, partition: u16, events: &[Event]) -> Result<u64, AppendError> {
+    async fn append_records(&self, partition: u16, records: &Arc<Records>) -> Result<u64, AppendError> {
         let closed = |reason: &str| AppendError::Closed {
             reason: reason.into(),
         };
@@ -287,19 +286,13 @@ impl EventQueue for RedisStreams {
         let floor = self
             .floor(partition)
             .ok_or_else(|| closed("it has no such partition"))?;
-        let mut records = Vec::with_capacity(events.len());
-        for event in events {
-            let mut record = Vec::new();
-            record::encode(event, &mut record);
-            if record.len() > MAX_RECORD_BYTES {
-                return Err(AppendError::TooLarge {
-                    size_bytes: record.len(),
-                    limit_bytes: MAX_RECORD_BYTES,
-                });
-            }
-            records.push(record);
+        if let Some(large) = records.iter().find(|record| record.len() > MAX_RECORD_BYTES) {
+            return Err(AppendError::TooLarge {
+                size_bytes: large.len(),
+                limit_bytes: MAX_RECORD_BYTES,
+            });
         }
-        self.run_append(partition, floor, &records).await
+        self.run_append(partition, floor, records).await
     }
 
     async fn read(&self, from: Position, limits: ReadLimits) -> Result<Vec<Entry>, ReadError> {

@@ -30,7 +30,9 @@ use cartwright::listener::{Limits, Listener};
 use cartwright::operations::Operations;
 use cartwright::population::Populations;
 use cartwright::profiles::{Overlay, OverlayLimits, ProfileReader};
-use cartwright::queue::{AppendError, Entry, EventQueue, Extent, Leases, Position, ReadError, ReadLimits};
+use cartwright::queue::{
+    AppendError, Entry, EventQueue, Extent, Leases, Position, ReadError, ReadLimits, Records,
+};
 use cartwright::recorder::recorder;
 use cartwright::rulesets::Rulesets;
 use cartwright::telemetry::Metrics;
@@ -254,14 +256,14 @@ impl EventQueue for SwitchedQueue {
         Arc::clone(&self.0).leases()
     }
 
-    async fn append(&self, partition: u16, events: &[Event]) -> Result<u64, AppendError> {
+    async fn append_records(&self, partition: u16, records: &Arc<Records>) -> Result<u64, AppendError> {
         if self.1.pass().await {
             return Err(AppendError::Full {
                 size_bytes: 2,
                 limit_bytes: 1,
             });
         }
-        self.0.append(partition, events).await
+        self.0.append_records(partition, records).await
     }
 
     async fn read(&self, from: Position, limits: ReadLimits) -> Result<Vec<Entry>, ReadError> {

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cartwright::app::Backends;
-use cartwright::domain::event::Event;
 use cartwright::domain::ids::SubjectId;
 use cartwright::hot::{HotError, HotObserver, HotProfile, HotStore};
-use cartwright::queue::{AppendError, Entry, EventQueue, Extent, Leases, Position, ReadError, ReadLimits};
+use cartwright::queue::{
+    AppendError, Entry, EventQueue, Extent, Leases, Position, ReadError, ReadLimits, Records,
+};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -114,8 +115,8 @@ impl EventQueue for GatedQueue {
         Arc::clone(&self.inner).leases()
     }
 
-    async fn append(&self, partition: u16, events: &[Event]) -> Result<u64, AppendError> {
-        let appended = self.inner.append(partition, events).await;
+    async fn append_records(&self, partition: u16, records: &Arc<Records>) -> Result<u64, AppendError> {
+        let appended = self.inner.append_records(partition, records).await;
         self.gates.appended.pass().await;
         appended
     }

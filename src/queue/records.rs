@@ -1,0 +1,99 @@
+//! Encoded records on their way into one partition.
+//!
+//! A record is encoded once, by whoever makes it, into the buffer that a backend appends. What makes thousands of them a second
+//! needs no [`Event`] for that: its head is borrowed, and its body writes itself.
+
+use bytes::Bytes;
+
+use super::record::{self, Decoder, RecordError};
+use crate::domain::event::{Event, EventHead};
+
+/// In front of each record: its length as a little-endian `u32`.
+pub(super) const PREFIX_BYTES: usize = 4;
+
+/// Records in the order in which they are to be appended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Records {
+    /// Each behind its length.
+    bytes: Vec<u8>,
+    /// Where each ends.
+    ends: Vec<usize>,
+}
+
+impl Records {
+    pub fn push(&mut self, event: &Event) {
+        self.push_with(&event.head(), event.body.len(), |out| {
+            out.extend_from_slice(&event.body)
+        });
+    }
+
+    /// Takes an event of this head; `body` appends its body, of about `body_bytes`.
+    pub fn push_with(&mut self, head: &EventHead<'_>, body_bytes: usize, body: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&[0; PREFIX_BYTES]);
+        record::encode_head(head, body_bytes, &mut self.bytes);
+        body(&mut self.bytes);
+        let size = (self.bytes.len() - start - PREFIX_BYTES) as u32;
+        if let Some(prefix) = self.bytes.get_mut(start..start + PREFIX_BYTES) {
+            prefix.copy_from_slice(&size.to_le_bytes());
+        }
+        self.ends.push(self.bytes.len());
+    }
+
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Forgets all records and keeps their memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+    }
+
+    pub fn size_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// What the memory that it keeps takes.
+    pub fn capacity_bytes(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// The event of the record at `index`.
+    ///
+    /// # Errors
+    /// [`RecordError`] where there is none.
+    pub fn event(&self, index: usize) -> Result<Event, RecordError> {
+        let record = self.iter().nth(index).ok_or(RecordError::Malformed)?;
+        Decoder::default().decode(&Bytes::copy_from_slice(record))
+    }
+
+    /// All of them, each behind its length.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Each without its length.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let mut start = 0;
+        self.ends.iter().filter_map(move |end| {
+            let record = self.bytes.get(start + PREFIX_BYTES..*end);
+            start = *end;
+            record
+        })
+    }
+}
+
+impl<'e> FromIterator<&'e Event> for Records {
+    fn from_iter<I: IntoIterator<Item = &'e Event>>(events: I) -> Self {
+        let mut records = Records::default();
+        for event in events {
+            records.push(event);
+        }
+        records
+    }
+}

@@ -14,7 +14,7 @@ use std::time::Instant;
 use cartwright::domain::consent::Choice;
 use cartwright::domain::decision::{ProfileState, Request, Terms, decide};
 use cartwright::domain::ids::{Stamp, SubjectId, Timestamp};
-use cartwright::domain::profile::{Affinity, Cart, CartLine, Contribution, Delta, ProfilePart};
+use cartwright::domain::profile::{Affinity, Cart, CartLine, Contribution, Delta, Document, Snapshot};
 use cartwright::domain::recommend::sessions::{Interaction, SessionIndex, Tuning};
 use cartwright::domain::recommend::{Population, PurchasedOrder, Purchases};
 use cartwright::domain::ruleset::Ruleset;
@@ -79,8 +79,8 @@ fn purchases(orders: usize, items: u64) -> Purchases {
     }
 }
 
-fn shopper() -> ProfilePart {
-    let mut part = ProfilePart::default();
+fn shopper() -> Snapshot {
+    let mut document = Document::default();
     for n in 0..12 {
         let deltas = vec![
             Delta::Seen,
@@ -103,7 +103,7 @@ fn shopper() -> ProfilePart {
             time: Timestamp(NOW.0 - n * 86_400_000),
             event_id: format!("e{n}").into(),
         };
-        part.fold(
+        document.part.fold(
             &Contribution {
                 stamp,
                 deltas,
@@ -112,7 +112,7 @@ fn shopper() -> ProfilePart {
             0,
         );
     }
-    part
+    Snapshot::of(&document)
 }
 
 /// Nanoseconds of one call, as the median over the rounds.

@@ -13,7 +13,7 @@ use cartwright::domain::consent::Choice;
 use cartwright::domain::decision::{ProfileState, Request, Terms, decide, segments_of};
 use cartwright::domain::event::{Body, EventLimits, IngestContext, Outcome, Source};
 use cartwright::domain::ids::{Environment, PseudonymKey, Shop, Timestamp};
-use cartwright::domain::profile::{Document, ProfilePart};
+use cartwright::domain::profile::{Document, ProfilePart, Snapshot};
 use cartwright::domain::recommend::Population;
 use cartwright::domain::ruleset::Ruleset;
 use cartwright::domain::transform::transform;
@@ -113,17 +113,18 @@ fn judge(bytes: &[u8], source: Source) {
         ..Document::default()
     };
     assert_eq!(Document::decode(&document.encode()).as_ref(), Ok(&document));
-    let shown = document.to_json(NOW);
+    let profile = Snapshot::of(&document);
+    assert_eq!(Snapshot::read(profile.bytes().clone()).as_ref(), Ok(&profile));
+    let shown = profile.to_json(NOW);
     assert!(serde_json::from_str::<Value>(&shown).is_ok(), "{shown}");
-    let part = document.part;
 
-    let _ = segments_of(&world.ruleset, &part, NOW);
+    let _ = segments_of(&world.ruleset, &profile, NOW);
     let terms = Terms {
         consent_default: Choice::Granted,
         record_permit: true,
         explain: true,
     };
-    let profile = ProfileState::Known(&part);
+    let profile = ProfileState::Known(&profile);
     let decision = decide(
         &world.ruleset,
         &world.population,

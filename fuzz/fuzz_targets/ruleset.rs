@@ -4,7 +4,7 @@
 use cartwright::domain::consent::Choice;
 use cartwright::domain::decision::{ProfileState, Request, Terms, decide, segments_of};
 use cartwright::domain::ids::{SubjectId, Timestamp};
-use cartwright::domain::profile::{Cart, CartLine, ProfilePart};
+use cartwright::domain::profile::{Cart, CartLine, Document, Snapshot};
 use cartwright::domain::recommend::Population;
 use cartwright::domain::ruleset::Ruleset;
 use libfuzzer_sys::fuzz_target;
@@ -33,7 +33,7 @@ fuzz_target!(|bytes: &[u8]| {
 fn use_it(ruleset: &Ruleset) {
     assert!(!ruleset.placements().is_empty());
     let population = Population::default();
-    let part = ProfilePart::default();
+    let profile = Snapshot::of(&Document::default());
     let guest = SubjectId::from_stored("a:k1.AAAA");
     let cart = Cart {
         lines: vec![CartLine {
@@ -51,7 +51,7 @@ fn use_it(ruleset: &Ruleset) {
         country: Some("GB"),
         ..Request::default()
     };
-    let _ = segments_of(ruleset, &part, NOW);
+    let _ = segments_of(ruleset, &profile, NOW);
     for record_permit in [true, false] {
         let terms = Terms {
             consent_default: Choice::Granted,
@@ -59,7 +59,7 @@ fn use_it(ruleset: &Ruleset) {
             explain: record_permit,
         };
         for profile in [
-            ProfileState::Known(&part),
+            ProfileState::Known(&profile),
             ProfileState::Absent,
             ProfileState::Unavailable,
         ] {

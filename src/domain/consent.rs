@@ -136,6 +136,16 @@ pub struct Consent {
 }
 
 impl Consent {
+    /// Whether personalization is allowed, where `default` holds for the unstated.
+    pub fn allows_personalization(&self, default: Choice) -> bool {
+        self.personalization.map_or(default, |stated| stated.choice) == Choice::Granted
+    }
+
+    /// Whether analytics is allowed, where `default` holds for the unstated.
+    pub fn allows_analytics(&self, default: Choice) -> bool {
+        self.analytics.map_or(default, |stated| stated.choice) == Choice::Granted
+    }
+
     /// Keeps the later statement of each purpose.
     pub fn merge(&mut self, other: &Consent) {
         self.analytics = self.analytics.max(other.analytics);

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use super::decision::segments_of;
 use super::ids::Timestamp;
-use super::profile::ProfilePart;
+use super::profile::Snapshot;
 use super::ruleset::Ruleset;
 
-/// The segments that `part` is in at `now`, as declared. A condition that fails counts as false.
-pub fn of(ruleset: &Ruleset, part: &ProfilePart, now: Timestamp) -> Vec<Arc<str>> {
-    segments_of(ruleset, part, now)
+/// The segments that `profile` is in at `now`, as declared. A condition that fails counts as false.
+pub fn of(ruleset: &Ruleset, profile: &Snapshot, now: Timestamp) -> Vec<Arc<str>> {
+    segments_of(ruleset, profile, now)
 }

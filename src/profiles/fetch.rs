@@ -25,8 +25,8 @@ use super::read::{Failed, Read};
 use super::rounds::{Question, Rounds};
 use crate::deadline::Deadline;
 use crate::domain::ids::SubjectId;
-use crate::domain::profile::AsOf;
-use crate::hot::{HotProfile, HotStore};
+use crate::domain::profile::{AsOf, Snapshot};
+use crate::hot::HotStore;
 use crate::telemetry::{Metrics, ReadSource, Store};
 use crate::warehouse::Warehouse;
 
@@ -51,12 +51,8 @@ pub(super) struct Fetcher {
 }
 
 /// What one look into the hot store came to.
-#[allow(
-    clippy::large_enum_variant,
-    reason = "the large one is the usual one, and lives for a moment"
-)]
 enum Looked {
-    Found(HotProfile, Read),
+    Found(Arc<Snapshot>),
     Said(HotSaid),
     /// The request was in too much of a hurry to tell.
     Unknown,
@@ -84,9 +80,8 @@ impl Fetcher {
     pub(super) fn find_near(&self, subject: &SubjectId) -> Option<Read> {
         match self.near.as_ref()?.get(subject)? {
             Found::Absent(_) => Some(Read::NOBODY),
-            Found::Profile(kept) if self.epoch.has(kept.profile.version) => {
-                let document = kept.document().ok()?;
-                Some(Read::with(document, &kept.profile, ReadSource::Near))
+            Found::Profile(profile) if self.epoch.has(profile.version()) => {
+                Some(Read::of(profile, ReadSource::Near))
             }
             Found::Profile(_) => None,
         }
@@ -113,9 +108,9 @@ impl Fetcher {
                     is_over: false,
                 };
                 match pilot.look(deadline.slice(HOT_SLICE, RESERVE)).await {
-                    Looked::Found(profile, read) => {
-                        pilot.land(profile);
-                        return read;
+                    Looked::Found(profile) => {
+                        pilot.land(&profile);
+                        return Read::of(profile, ReadSource::Hot);
                     }
                     Looked::Said(said) => (id, pilot.turn(said)),
                     Looked::Unknown => (id, None),
@@ -146,10 +141,7 @@ impl Fetcher {
             return failed(self.flights.is_hot_silent(subject, id));
         };
         let mut read = match landing.found {
-            Ok(Some(found)) => Read::of(&found, landing.source).unwrap_or_else(|error| {
-                tracing::warn!(error = %error, "a profile in the warehouse cannot be decoded");
-                failed(false)
-            }),
+            Ok(Some(found)) => Read::of(found, landing.source),
             Ok(None) => Read::NOBODY,
             Err(Grounded) => failed(false),
         };
@@ -158,7 +150,7 @@ impl Fetcher {
     }
 
     /// Keeps near what was read under `ticket`.
-    pub(super) fn keep(&self, ticket: Option<Ticket>, subject: &SubjectId, profile: Option<HotProfile>) {
+    pub(super) fn keep(&self, ticket: Option<Ticket>, subject: &SubjectId, profile: Option<Arc<Snapshot>>) {
         if let (Some(near), Some(ticket)) = (&self.near, ticket) {
             near.put(ticket, subject, profile);
         }
@@ -174,12 +166,10 @@ impl Fetcher {
                 permit.succeeded();
                 match found {
                     // Another build's format: the warehouse's copy is read, until the shopper's next event replaces it here.
-                    Some(profile) if self.epoch.has(profile.version) => {
-                        match Read::of(&profile, ReadSource::Hot) {
-                            Ok(read) => Looked::Found(profile, read),
-                            Err(_) => Looked::Said(HotSaid::Foreign),
-                        }
-                    }
+                    Some(profile) if self.epoch.has(profile.version) => match Snapshot::read(profile.bytes) {
+                        Ok(profile) => Looked::Found(Arc::new(profile)),
+                        Err(_) => Looked::Said(HotSaid::Foreign),
+                    },
                     // A put of the current epoch replaces it.
                     Some(_) | None => Looked::Said(HotSaid::Missed),
                 }
@@ -215,12 +205,12 @@ impl Pilot {
     }
 
     /// Ends with what the hot store had.
-    fn land(mut self, profile: HotProfile) {
+    fn land(mut self, profile: &Arc<Snapshot>) {
         self.is_over = true;
         self.fetcher
-            .keep(self.ticket, &self.subject, Some(profile.clone()));
+            .keep(self.ticket, &self.subject, Some(Arc::clone(profile)));
         self.fetcher.flights.land(&self.subject, self.id, || Landing {
-            found: Ok(Some(profile.clone())),
+            found: Ok(Some(Arc::clone(profile))),
             source: ReadSource::Hot,
             hot_failed: false,
         });
@@ -243,7 +233,7 @@ impl Pilot {
 
     async fn go_on(self) {
         match self.look(Deadline::after(HOT_SLICE)).await {
-            Looked::Found(profile, _) => self.land(profile),
+            Looked::Found(profile) => self.land(&profile),
             Looked::Said(said) => drop(self.turn(said)),
             // A task is in no hurry; one that was held up for so long counts as much.
             Looked::Unknown => drop(self.turn(HotSaid::Nothing)),

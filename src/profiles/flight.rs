@@ -17,8 +17,7 @@ use tokio::sync::oneshot;
 
 use super::near::Ticket;
 use crate::domain::ids::SubjectId;
-use crate::domain::profile::AsOf;
-use crate::hot::HotProfile;
+use crate::domain::profile::{AsOf, Snapshot};
 use crate::telemetry::ReadSource;
 
 /// Locks are held for a look-up or a swap; this many, and two requests rarely meet at one.
@@ -33,7 +32,7 @@ pub(super) struct Grounded;
 #[derive(Debug, Clone)]
 pub(super) struct Landing {
     /// `None` where neither store has one.
-    pub found: Result<Option<HotProfile>, Grounded>,
+    pub found: Result<Option<Arc<Snapshot>>, Grounded>,
     pub source: ReadSource,
     pub hot_failed: bool,
 }

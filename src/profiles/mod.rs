@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! near ──hit──────────┐
-//!  └─miss─▶ hot ──hit─┼▶ decode ─▶ merge what belongs together ─▶ fold this node's newer events ─▶ decide
+//!  └─miss─▶ hot ──hit─┼▶ fold this node's newer events ─▶ merge what belongs together ─▶ decide
 //!            └─miss─▶ warehouse
 //! ```
 //!
@@ -14,9 +14,12 @@
 //!   round trips to the warehouse, see [`rounds`].
 //! - A value of another epoch is a miss, see [`epoch`].
 //! - Who may see what is decided by the caller, who knows the proof; see [`Viewer`] (invariant 8).
+//! - A profile is read in place, see [`Snapshot`](crate::domain::profile::Snapshot). It is decoded only where something is folded or
+//!   merged, see [`draft`].
 //! - What is folded or merged here is local to the request and never enters a store.
 
 mod breaker;
+mod draft;
 mod elsewhere;
 mod epoch;
 mod fetch;
@@ -37,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 pub use overlay::{Overlay, OverlayLimits};
 pub use read::{Failed, Read};
 
+use self::draft::Draft;
 use self::elsewhere::Elsewhere;
 use self::fetch::Fetcher;
 use crate::deadline::Deadline;
@@ -127,14 +131,21 @@ impl ProfileReader {
             anonymous,
             follows_link,
         } = viewer;
-        match (user, anonymous) {
-            (None, None) => Read::NOBODY,
-            (Some(user), None) => self.read_whole(user, deadline, passed).await,
+        let draft = match (user, anonymous) {
+            (None, None) => return Read::NOBODY,
+            (Some(user), None) => {
+                let read = self.read_stored(user, deadline, passed).await;
+                self.with_newer(read.into(), user, true, passed)
+            }
             (None, Some(guest)) => {
                 let read = self.read_stored(guest, deadline, passed).await;
                 match read.linked_user().cloned().filter(|_| follows_link) {
-                    Some(user) => self.read_customer(&user, guest, deadline, passed).await,
-                    None => self.with_newer(read, guest, true, passed),
+                    Some(user) => {
+                        // Their document holds the guest's part already.
+                        let read = self.read_stored(&user, deadline, passed).await;
+                        self.with_guest(read, &user, guest, passed)
+                    }
+                    None => self.with_newer(read.into(), guest, true, passed),
                 }
             }
             (Some(user), Some(guest)) => {
@@ -144,44 +155,27 @@ impl ProfileReader {
                 );
                 match of_guest.linked_user() {
                     Some(owner) if owner == user => self.with_guest(of_user, user, guest, passed),
-                    Some(_) => self.with_newer(of_user, user, true, passed),
+                    Some(_) => self.with_newer(of_user.into(), user, true, passed),
                     None => self
-                        .with_newer(of_user, user, true, passed)
-                        .join(self.with_newer(of_guest, guest, true, passed)),
+                        .with_newer(of_user.into(), user, true, passed)
+                        .join(self.with_newer(of_guest.into(), guest, true, passed)),
                 }
             }
-        }
+        };
+        draft.finish()
     }
 
-    async fn read_whole(&self, subject: &SubjectId, deadline: Deadline, passed: &Arc<AsOf>) -> Read {
-        let read = self.read_stored(subject, deadline, passed).await;
-        self.with_newer(read, subject, true, passed)
+    /// The customer's document, which holds the guest's part.
+    fn with_guest(&self, read: Read, user: &SubjectId, guest: &SubjectId, passed: &Arc<AsOf>) -> Draft {
+        let draft = self.with_newer(read.into(), user, true, passed);
+        self.with_newer(draft, guest, false, passed)
     }
 
-    /// A customer's document, which holds the guest's part already.
-    async fn read_customer(
-        &self,
-        user: &SubjectId,
-        guest: &SubjectId,
-        deadline: Deadline,
-        passed: &Arc<AsOf>,
-    ) -> Read {
-        let read = self.read_stored(user, deadline, passed).await;
-        self.with_guest(read, user, guest, passed)
-    }
-
-    fn with_guest(&self, read: Read, user: &SubjectId, guest: &SubjectId, passed: &Arc<AsOf>) -> Read {
-        let read = self.with_newer(read, user, true, passed);
-        self.with_newer(read, guest, false, passed)
-    }
-
-    /// Folds the events of `subject` that this node took and `read` does not hold yet. `own` says that the
+    /// Folds the events of `subject` that this node took and the draft does not hold yet. `own` says that the
     /// document is the subject's own, so events that it covers are done with.
-    fn with_newer(&self, mut read: Read, subject: &SubjectId, own: bool, passed: &Arc<AsOf>) -> Read {
-        if self.overlay.fold(subject, &mut read.document, own, passed) {
-            read.bytes = None;
-        }
-        read
+    fn with_newer(&self, mut draft: Draft, subject: &SubjectId, own: bool, passed: &Arc<AsOf>) -> Draft {
+        self.overlay.fold(subject, &mut draft, own, passed);
+        draft
     }
 
     /// One subject's document as stored.

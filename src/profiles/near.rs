@@ -15,12 +15,12 @@
 //! - While the store cannot report, nothing is put and nothing found: `life` is odd while it can and even while it
 //!   cannot, and an entry counts in the life that it was put in only. So a lost connection empties the cache at once.
 //! - That the store knows nothing of a subject is kept as well, for [`ABSENT`] at most.
-//! - A profile that is found again is decoded once for as long as it stays: that costs more than all else in here.
-//! - Bounded by bytes: keys, values, decoded and not, and what an entry costs besides.
+//! - A profile is kept as it was stored, and read in place: nothing of it is decoded beforehand, see [`Snapshot`].
+//! - Bounded by bytes: keys, values, and what an entry costs besides.
 
 use std::hash::BuildHasher as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
@@ -29,8 +29,8 @@ use quick_cache::sync::{Cache, DefaultLifecycle};
 use tokio::time::Instant;
 
 use crate::domain::ids::SubjectId;
-use crate::domain::profile::{DecodeError, Document};
-use crate::hot::{HotObserver, HotProfile};
+use crate::domain::profile::Snapshot;
+use crate::hot::HotObserver;
 
 /// A generation is shared by a shard's subjects: more shards, fewer fills given up for a neighbour's change.
 const SHARDS: usize = 1_024;
@@ -39,12 +39,7 @@ const SHARDS: usize = 1_024;
 const ENTRY_OVERHEAD_BYTES: usize = 240;
 
 /// What most entries take, as a guess from which the cache plans ahead.
-const USUAL_BYTES: u64 = 4_096;
-
-/// What a decoded profile takes besides its struct, for each two bytes of the encoded one: numbers of one to three bytes become whole
-/// words, and texts three of them. Counted over 3,000 profiles of 1.3 KiB, when each text was an allocation as well, which took no less:
-/// 2.34 bytes for one.
-const DECODED_FOR_TWO: usize = 5;
+const USUAL_BYTES: u64 = 2_048;
 
 /// How long a subject without a profile is not looked for again. The store reports its first profile anyway.
 const ABSENT: Duration = Duration::from_secs(1);
@@ -67,30 +62,9 @@ struct Entry {
 /// What is known of a subject.
 #[derive(Debug, Clone)]
 pub(super) enum Found {
-    Profile(Arc<Kept>),
+    Profile(Arc<Snapshot>),
     /// Neither store had one.
     Absent(Instant),
-}
-
-/// A profile as the store gave it.
-#[derive(Debug)]
-pub(super) struct Kept {
-    pub(super) profile: HotProfile,
-    decoded: OnceLock<Result<Arc<Document>, DecodeError>>,
-}
-
-impl Kept {
-    /// # Errors
-    /// When another build wrote it.
-    pub(super) fn document(&self) -> Result<Arc<Document>, DecodeError> {
-        let decode = || Document::decode(&self.profile.bytes).map(Arc::new);
-        self.decoded.get_or_init(decode).clone()
-    }
-
-    fn bytes(&self) -> usize {
-        let encoded = self.profile.bytes.len();
-        encoded + size_of::<Document>() + encoded * DECODED_FOR_TWO / 2
-    }
 }
 
 /// What an entry takes, nearly, in bytes.
@@ -100,7 +74,7 @@ struct Weight;
 impl Weighter<SubjectId, Entry> for Weight {
     fn weight(&self, subject: &SubjectId, entry: &Entry) -> u64 {
         let value = match &entry.found {
-            Found::Profile(kept) => kept.bytes(),
+            Found::Profile(profile) => size_of::<Snapshot>() + profile.bytes().len(),
             Found::Absent(_) => 0,
         };
         (ENTRY_OVERHEAD_BYTES + subject.as_str().len() + value) as u64
@@ -152,16 +126,13 @@ impl Near {
     }
 
     /// Puts what the store answered, unless it may have changed since the ticket was taken.
-    pub(super) fn put(&self, ticket: Ticket, subject: &SubjectId, profile: Option<HotProfile>) {
+    pub(super) fn put(&self, ticket: Ticket, subject: &SubjectId, profile: Option<Arc<Snapshot>>) {
         let is_current = || self.generation(subject).load(Ordering::SeqCst) == ticket.generation;
         if !is_current() {
             return;
         }
         let found = match profile {
-            Some(profile) => Found::Profile(Arc::new(Kept {
-                profile,
-                decoded: OnceLock::new(),
-            })),
+            Some(profile) => Found::Profile(profile),
             None => Found::Absent(Instant::now() + ABSENT),
         };
         let entry = Entry {
@@ -218,20 +189,19 @@ pub(super) fn in_front_of(hot: &dyn crate::hot::HotStore, bytes: u64) -> Option<
 mod tests {
     use std::sync::atomic::AtomicBool;
 
-    use bytes::Bytes;
-
     use super::*;
-    use crate::domain::profile::Version;
+    use crate::domain::profile::{Document, Version};
 
     fn subject(n: usize) -> SubjectId {
         SubjectId::from_stored(&format!("a:k.{n}"))
     }
 
-    fn profile(n: u64) -> HotProfile {
-        HotProfile {
+    fn profile(n: u64) -> Arc<Snapshot> {
+        let document = Document {
             version: Version { epoch: 1, n },
-            bytes: Bytes::from_static(b"x"),
-        }
+            ..Document::default()
+        };
+        Arc::new(Snapshot::of(&document))
     }
 
     fn following(bytes: u64) -> Near {
@@ -242,7 +212,7 @@ mod tests {
 
     fn version(near: &Near, subject: &SubjectId) -> Option<u64> {
         match near.get(subject)? {
-            Found::Profile(kept) => Some(kept.profile.version.n),
+            Found::Profile(profile) => Some(profile.version().n),
             Found::Absent(_) => None,
         }
     }
@@ -302,11 +272,11 @@ mod tests {
         let near = following(100_000);
         for n in 0..10_000 {
             let ticket = near.ticket(&subject(n)).unwrap();
-            let large = HotProfile {
-                bytes: Bytes::from(vec![0; 1_000]),
-                ..profile(1)
+            let large = Document {
+                linked_user: Some(SubjectId::from_stored(&"x".repeat(1_000))),
+                ..Document::default()
             };
-            near.put(ticket, &subject(n), Some(large));
+            near.put(ticket, &subject(n), Some(Arc::new(Snapshot::of(&large))));
         }
         assert!(near.size_bytes() <= 100_000, "{}", near.size_bytes());
         assert!(near.size_bytes() > 50_000, "{}", near.size_bytes());

@@ -24,11 +24,11 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
-use crate::domain::consent::Choice;
+use super::draft::Draft;
 use crate::domain::event::Event;
 use crate::domain::ids::SubjectId;
 use crate::domain::order::{Sign, order_contribution, refund_contribution};
-use crate::domain::profile::{AsOf, Document, ProfilePart};
+use crate::domain::profile::{AsOf, ProfilePart};
 use crate::domain::transform::{Effect, transform};
 
 /// Locks are taken per shopper; this many, and two requests rarely meet at one.
@@ -203,24 +203,15 @@ impl Overlay {
         shards.sum()
     }
 
-    /// Folds into `document` what neither it nor `passed` covers of `subject`'s events, making a document if there is
-    /// none. Returns whether anything was folded. `own` says that the document is the subject's own: events that are
-    /// covered are let go.
-    pub(super) fn fold(
-        &self,
-        subject: &SubjectId,
-        document: &mut Option<Arc<Document>>,
-        own: bool,
-        passed: &AsOf,
-    ) -> bool {
-        let as_of = document.as_ref().map(|document| &document.as_of);
-        let newer = self.newer_than(subject, as_of, own, passed);
+    /// Folds into `draft` what neither it nor `passed` covers of `subject`'s events. Returns whether anything was
+    /// folded. `own` says that the document is the subject's own: events that are covered are let go.
+    pub(super) fn fold(&self, subject: &SubjectId, draft: &mut Draft, own: bool, passed: &AsOf) -> bool {
+        let newer = self.newer_than(subject, draft.as_of(), own, passed);
         let mut folded = false;
         for newer in &newer {
-            let effect = as_remembered(newer.taken.effect(), document.as_deref());
+            let effect = as_remembered(newer.taken.effect(), draft);
             if effect.subject.as_ref() == Some(subject) {
-                let document = Arc::make_mut(document.get_or_insert_default());
-                fold_whole(&mut document.part, &effect);
+                fold_whole(draft.part(), &effect);
                 folded = true;
             }
         }
@@ -312,9 +303,8 @@ impl Shard {
 }
 
 /// An event that says nothing of analytics counts as the profile remembers.
-fn as_remembered<'e>(effect: &'e Effect, document: Option<&Document>) -> Cow<'e, Effect> {
-    let denied = document.is_some_and(|document| !document.part.analytics_allowed(Choice::Granted));
-    if denied && effect.event.consent.analytics.is_none() {
+fn as_remembered<'e>(effect: &'e Effect, draft: &Draft) -> Cow<'e, Effect> {
+    if effect.event.consent.analytics.is_none() && draft.is_analytics_denied() {
         Cow::Owned(effect.clone().without_analytics())
     } else {
         Cow::Borrowed(effect)

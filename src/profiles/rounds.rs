@@ -27,7 +27,7 @@ use super::fetch::Fetcher;
 use super::flight::{FlightId, Grounded, HotSaid, Landing};
 use super::near::Ticket;
 use crate::domain::ids::SubjectId;
-use crate::domain::profile::Version;
+use crate::domain::profile::{Snapshot, Version};
 use crate::hot::HotProfile;
 use crate::telemetry::ReadSource;
 
@@ -68,9 +68,9 @@ impl Question {
         self.land(fetcher, Err(Grounded));
     }
 
-    fn land(&self, fetcher: &Fetcher, found: Result<Option<&HotProfile>, Grounded>) {
+    fn land(&self, fetcher: &Fetcher, found: Result<Option<Arc<Snapshot>>, Grounded>) {
         fetcher.flights.land(&self.subject, self.flight, || Landing {
-            found: found.map(Option::<&HotProfile>::cloned),
+            found: found.clone(),
             source: ReadSource::Warehouse,
             hot_failed: self.hot == HotSaid::Nothing,
         });
@@ -211,7 +211,7 @@ impl Round<'_> {
             if is_miss && profile.is_none() {
                 fetcher.keep(question.ticket, &question.subject, None);
             }
-            question.land(fetcher, Ok(profile));
+            question.land(fetcher, profile.map(read).transpose());
             if let Some(profile) = profile.filter(|_| is_miss) {
                 write_back.push((question.subject, profile.clone()));
             }
@@ -263,6 +263,14 @@ impl Round<'_> {
             question.ground(self.fetcher);
         }
     }
+}
+
+fn read(found: &HotProfile) -> Result<Arc<Snapshot>, Grounded> {
+    let read = Snapshot::read(found.bytes.clone()).map(Arc::new);
+    read.map_err(|error| {
+        tracing::warn!(error = %error, "a profile in the warehouse cannot be read");
+        Grounded
+    })
 }
 
 /// Profiles on their way back to the hot store. One that is lost costs one more miss.

@@ -3,11 +3,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::draft::Draft;
 use super::overlay::{Overlay, OverlayLimits};
+use super::read::Read;
 use crate::domain::consent::{Choice, ConsentStatement};
 use crate::domain::event::{Event, Source};
 use crate::domain::ids::{Environment, PseudonymKey, Shop, SubjectId, Timestamp};
-use crate::domain::profile::{AsOf, Document};
+use crate::domain::profile::{AsOf, Document, Snapshot};
+use crate::telemetry::ReadSource;
 
 fn shop() -> Shop {
     Shop::new("acme", Environment::Live).unwrap()
@@ -35,14 +38,19 @@ fn added(id: u64, who: &SubjectId) -> Event {
     }
 }
 
-fn folded(overlay: &Overlay, who: &SubjectId, stored: Option<Document>) -> Option<Document> {
-    let mut document = stored.map(Arc::new);
-    overlay.fold(who, &mut document, true, &AsOf::default());
-    document.map(Arc::unwrap_or_clone)
+fn draft(stored: Option<Document>) -> Draft {
+    let read = stored.map(|document| Read::of(Arc::new(Snapshot::of(&document)), ReadSource::Hot));
+    Draft::from(read.unwrap_or(Read::NOBODY))
 }
 
-fn count(document: Option<&Document>) -> i64 {
-    document.map_or(0, |document| document.part.cart().count)
+fn folded(overlay: &Overlay, who: &SubjectId, stored: Option<Document>) -> Option<Arc<Snapshot>> {
+    let mut draft = draft(stored);
+    overlay.fold(who, &mut draft, true, &AsOf::default());
+    draft.finish().profile
+}
+
+fn count(profile: Option<&Arc<Snapshot>>) -> i64 {
+    profile.map_or(0, |profile| profile.cart().count)
 }
 
 fn stored_up_to(next: u64) -> Document {
@@ -70,7 +78,7 @@ fn events_are_folded_until_a_stored_profile_covers_them() {
 fn another_identitys_document_covers_and_lets_nothing_go() {
     let (overlay, who) = (Overlay::new(OverlayLimits::default()), guest("a"));
     overlay.add(0, 7, added(7, &who));
-    let mut customers = Some(Arc::new(stored_up_to(8)));
+    let mut customers = draft(Some(stored_up_to(8)));
     assert!(!overlay.fold(&who, &mut customers, false, &AsOf::default()));
     assert_eq!(count(folded(&overlay, &who, None).as_ref()), 1);
 }
@@ -83,9 +91,9 @@ fn what_the_lane_passed_counts_no_more_although_no_profile_covers_it() {
     let before = overlay.passed();
     overlay.lane_passed(0, 8);
     let fold = |passed: &AsOf| {
-        let mut document = Some(Arc::new(stored_up_to(3)));
-        overlay.fold(&who, &mut document, true, passed);
-        count(document.as_deref())
+        let mut draft = draft(Some(stored_up_to(3)));
+        overlay.fold(&who, &mut draft, true, passed);
+        count(draft.finish().profile.as_ref())
     };
     // A read that began before may have found the stores of before.
     assert_eq!(fold(&before), 1);
@@ -187,5 +195,58 @@ fn what_may_not_be_folded_is_not() {
     );
     let document = folded(&overlay, &who, None);
     assert_eq!(count(document.as_ref()), 0);
-    assert!(!document.unwrap().part.analytics_allowed(Choice::Granted));
+    assert!(!document.unwrap().analytics_allowed(Choice::Granted));
+}
+
+#[test]
+fn a_damaged_profile_counts_as_not_read_once_something_is_folded_into_it() {
+    let (overlay, who) = (Overlay::new(OverlayLimits::default()), guest("a"));
+    let mut bytes = stored_up_to(3).encode();
+    // The count of the last section.
+    *bytes.last_mut().unwrap() = 9;
+    let damaged = || {
+        let profile = Snapshot::read(bytes.clone().into()).unwrap();
+        Draft::from(Read::of(Arc::new(profile), ReadSource::Hot))
+    };
+    assert!(!damaged().finish().incomplete);
+    overlay.add(0, 7, added(7, &who));
+    let mut draft = damaged();
+    assert!(overlay.fold(&who, &mut draft, true, &AsOf::default()));
+    let read = draft.finish();
+    assert!(read.incomplete);
+    assert_eq!(count(read.profile.as_ref()), 1);
+}
+
+#[test]
+fn joined_profiles_are_encoded_once_for_both() {
+    let (overlay, user, who) = (Overlay::new(OverlayLimits::default()), guest("u"), guest("a"));
+    let read = |subject: &SubjectId, stored: Option<Document>| {
+        let mut draft = draft(stored);
+        overlay.fold(subject, &mut draft, true, &AsOf::default());
+        draft
+    };
+    let stored = || Some(stored_up_to(3));
+    let unchanged = |joined: Draft, of: Option<Document>| {
+        let is_same = joined.finish().profile.as_deref().map(Snapshot::bytes)
+            == of
+                .map(|document| Snapshot::of(&document))
+                .as_ref()
+                .map(Snapshot::bytes);
+        assert!(is_same);
+    };
+    unchanged(read(&user, stored()).join(read(&who, None)), stored());
+    unchanged(read(&user, None).join(read(&who, stored())), stored());
+    unchanged(read(&user, None).join(read(&who, None)), None);
+    overlay.add(0, 7, added(7, &user));
+    overlay.add(0, 8, added(8, &who));
+    for (of_user, of_guest) in [
+        (stored(), stored()),
+        (None, stored()),
+        (stored(), None),
+        (None, None),
+    ] {
+        let joined = read(&user, of_user).join(read(&who, of_guest)).finish();
+        assert_eq!(count(joined.profile.as_ref()), 2);
+        assert!(!joined.incomplete);
+    }
 }

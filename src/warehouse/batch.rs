@@ -5,7 +5,6 @@ use std::borrow::Cow;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use serde::Serialize;
 use smallvec::SmallVec;
 
@@ -17,7 +16,7 @@ use crate::domain::consent::{Choice, ConsentStatement};
 use crate::domain::event::{Event, Source};
 use crate::domain::ids::{Shop, SubjectId, Timestamp};
 use crate::domain::product::Product;
-use crate::domain::profile::{AsOf, Document, Version};
+use crate::domain::profile::{AsOf, Snapshot, Version};
 use crate::domain::ruleset::Ruleset;
 use crate::domain::segment;
 use crate::domain::transform::{DecisionServed, Effect};
@@ -207,12 +206,11 @@ pub(super) fn products_seen(effects: &[(Place, Cow<'_, Effect>)]) -> Products {
     products
 }
 
-/// A document to write, and its encoding.
+/// A document to write, encoded.
 #[derive(Debug)]
 pub(super) struct Written {
     pub(super) subject: SubjectId,
-    pub(super) document: Document,
-    pub(super) bytes: Bytes,
+    pub(super) profile: Snapshot,
     /// The batches, by their places, that changed it.
     from: SmallVec<[usize; 2]>,
     /// Among whose changes it is, and its number there.
@@ -251,11 +249,9 @@ pub(super) fn next_versions(
         let first = from.first().copied()?;
         let (batch, change_seq) = batches.get(first).zip(change_seqs.get(first).copied())?;
         document.stored_at = batch.now;
-        let bytes = document.encode().into();
         Some(Written {
             subject,
-            document,
-            bytes,
+            profile: Snapshot::of(&document),
             from,
             partition: batch.next.partition,
             change_seq,
@@ -316,8 +312,9 @@ pub(super) fn applied(
     for written in documents {
         for at in &written.from {
             if let Some(applied) = applied.get_mut(*at) {
-                let (subject, bytes) = (written.subject.clone(), written.bytes.clone());
-                applied.documents.push((subject, written.document.version, bytes));
+                let (subject, profile) = (written.subject.clone(), &written.profile);
+                let bytes = profile.bytes().clone();
+                applied.documents.push((subject, profile.version(), bytes));
             }
         }
     }
@@ -349,7 +346,7 @@ pub(super) fn moves<'p>(
         let Some(shop) = people.shop(&written.subject) else {
             continue;
         };
-        for segment in segment::of(ruleset, &written.document.part, now) {
+        for segment in segment::of(ruleset, &written.profile, now) {
             let membership = (written.subject.clone(), segment);
             if !left.remove(&membership) {
                 entered.push((shop, membership));

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use cartwright::domain::consent::{Choice, ConsentStatement};
 use cartwright::domain::decision::{Decision, ProfileState, Request, Terms, decide};
 use cartwright::domain::ids::{Stamp, SubjectId, Timestamp};
-use cartwright::domain::profile::{Affinity, Cart, CartLine, CartOp, Contribution, Delta, ProfilePart};
+use cartwright::domain::profile::{
+    Affinity, Cart, CartLine, CartOp, Contribution, Delta, Document, Snapshot,
+};
 use cartwright::domain::recommend::{Population, PurchasedOrder, Purchases};
 use cartwright::domain::ruleset::Ruleset;
 use serde::Deserialize;
@@ -172,8 +174,8 @@ fn deltas(what: &What, at: Timestamp) -> Vec<Delta> {
     }
 }
 
-fn part(deeds: &[Deed], now: Timestamp) -> ProfilePart {
-    let mut part = ProfilePart::default();
+fn profile(deeds: &[Deed], now: Timestamp) -> Snapshot {
+    let mut document = Document::default();
     for (number, deed) in deeds.iter().enumerate() {
         let time = Timestamp(now.0 - deed.days_ago * 86_400_000);
         let mut deltas = deltas(&deed.what, time);
@@ -182,7 +184,7 @@ fn part(deeds: &[Deed], now: Timestamp) -> ProfilePart {
             time,
             event_id: format!("event-{number}").into(),
         };
-        part.fold(
+        document.part.fold(
             &Contribution {
                 stamp,
                 deltas,
@@ -191,7 +193,7 @@ fn part(deeds: &[Deed], now: Timestamp) -> ProfilePart {
             0,
         );
     }
-    part
+    Snapshot::of(&document)
 }
 
 /// The decision as one JSON document, member by member as written for the wire.
@@ -216,8 +218,8 @@ fn show(decision: &Decision<'_>) -> String {
 fn outcome(case: &Case, ruleset: &Ruleset, population: &Population) -> String {
     let now = Timestamp(case.now_ms);
     let known = match &case.profile {
-        Profile::Known(deeds) => part(deeds, now),
-        Profile::Absent | Profile::Unavailable => ProfilePart::default(),
+        Profile::Known(deeds) => profile(deeds, now),
+        Profile::Absent | Profile::Unavailable => profile(&[], now),
     };
     let profile = match &case.profile {
         Profile::Known(_) => ProfileState::Known(&known),

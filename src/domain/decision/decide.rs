@@ -13,7 +13,7 @@ use super::{Decision, Filling, PlacementDecision, ProfileState, Reason, Request,
 use crate::domain::consent::Choice;
 use crate::domain::experiment::Posteriors;
 use crate::domain::ids::Timestamp;
-use crate::domain::profile::{Cart, ProfilePart};
+use crate::domain::profile::{Cart, Snapshot};
 use crate::domain::recommend::Population;
 use crate::domain::ruleset::{
     Arrangement, Candidate, Experience, HELD_OUT, ItemRules, Placement, PlacementKind, Ruleset, VariantEffect,
@@ -35,7 +35,7 @@ pub fn decide<'a>(
     };
     let reads = ruleset.reads();
     let needs_profile_cart = reads.profile_cart || (reads.cart && request.cart.is_none());
-    let profile_cart = part.filter(|_| needs_profile_cart).map(ProfilePart::cart);
+    let profile_cart = part.filter(|_| needs_profile_cart).map(Snapshot::cart);
     let cart = request.cart.or(profile_cart.as_ref());
     let sources = Sources {
         ruleset,
@@ -101,7 +101,7 @@ pub fn decide<'a>(
 }
 
 /// The segments that a profile is in, without any request.
-pub fn segments_of(ruleset: &Ruleset, part: &ProfilePart, now: Timestamp) -> Vec<Arc<str>> {
+pub fn segments_of(ruleset: &Ruleset, part: &Snapshot, now: Timestamp) -> Vec<Arc<str>> {
     let reads = ruleset.segment_reads();
     let profile_cart = reads.profile_cart.then(|| part.cart());
     let request = Request::default();

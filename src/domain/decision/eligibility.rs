@@ -6,7 +6,7 @@ use super::{Request, Terms, bandit, bucketing};
 use crate::domain::consent::Choice;
 use crate::domain::experiment::Posteriors;
 use crate::domain::ids::Timestamp;
-use crate::domain::profile::{CapWindow, ProfilePart};
+use crate::domain::profile::{CapWindow, Snapshot};
 use crate::domain::ruleset::fields::Facts;
 use crate::domain::ruleset::{
     CapPeriod, ConditionId, Experience, FrequencyCap, HELD_OUT, Placement, Ruleset,
@@ -71,7 +71,7 @@ pub(super) struct Chosen<'a> {
 pub(super) struct Eligibility<'a, 'f> {
     pub(super) ruleset: &'a Ruleset,
     pub(super) facts: Facts<'f>,
-    pub(super) part: Option<&'f ProfilePart>,
+    pub(super) part: Option<&'f Snapshot>,
     pub(super) access: Access,
     pub(super) request: &'f Request<'a>,
     pub(super) now: Timestamp,
@@ -89,7 +89,7 @@ impl<'a, 'f> Eligibility<'a, 'f> {
     pub(super) fn new(
         ruleset: &'a Ruleset,
         facts: Facts<'f>,
-        part: Option<&'f ProfilePart>,
+        part: Option<&'f Snapshot>,
         access: Access,
         request: &'f Request<'a>,
         now: Timestamp,

@@ -6,7 +6,7 @@ use super::*;
 use crate::domain::consent::Choice;
 use crate::domain::experiment::{DayOutcome, Posteriors};
 use crate::domain::ids::{Environment, PseudonymKey, Shop, Stamp, Timestamp};
-use crate::domain::profile::{Contribution, Delta};
+use crate::domain::profile::{Contribution, Delta, ProfilePart};
 use crate::domain::recommend::Population;
 use crate::domain::ruleset::{HELD_OUT, Ruleset, SERVED};
 
@@ -41,7 +41,7 @@ fn subjects(count: usize) -> Vec<SubjectId> {
         .collect()
 }
 
-fn remembering(experiment: &str, variant: &str) -> ProfilePart {
+fn remembering(experiment: &str, variant: &str) -> Snapshot {
     let mut part = ProfilePart::default();
     let contribution = Contribution {
         stamp: Stamp {
@@ -56,7 +56,7 @@ fn remembering(experiment: &str, variant: &str) -> ProfilePart {
         resets: false,
     };
     part.fold(&contribution, 0);
-    part
+    part.snapshot()
 }
 
 fn at<'a>(

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::Request;
 use crate::domain::ids::Timestamp;
-use crate::domain::profile::{Affinity, Cart, ProfilePart};
+use crate::domain::profile::{Affinity, Cart, Snapshot};
 use crate::domain::ruleset::fields::{CartFacts, Facts, ProfileFacts, RequestFacts};
 use crate::domain::ruleset::{Reads, Ruleset};
 
@@ -32,7 +32,7 @@ pub(super) struct Lists<'a> {
 pub(super) struct Sources<'a> {
     pub(super) ruleset: &'a Ruleset,
     /// The profile, where it is there and may be used.
-    pub(super) part: Option<&'a ProfilePart>,
+    pub(super) part: Option<&'a Snapshot>,
     pub(super) profile_cart: Option<&'a Cart<'a>>,
     /// The request's cart, else the profile's.
     pub(super) cart: Option<&'a Cart<'a>>,
@@ -89,16 +89,16 @@ impl<'a> Lists<'a> {
             return ProfileFacts::default();
         };
         let ruleset = sources.ruleset;
-        let currency = ruleset.currency();
+        let purchases = part.purchases(ruleset.currency());
         ProfileFacts {
             known: true,
-            orders: part.orders(),
-            cancelled: part.cancelled_orders(),
-            revenue: ruleset.major_units(part.revenue_minor(currency)),
-            average_order_value: part
-                .average_order_minor(currency)
+            orders: purchases.orders,
+            cancelled: purchases.cancelled_orders,
+            revenue: ruleset.major_units(purchases.revenue_minor),
+            average_order_value: purchases
+                .average_order_minor
                 .map_or(0.0, |minor| ruleset.major_units(minor)),
-            refunds: part.refunds(),
+            refunds: purchases.refunds,
             events: part.events(),
             first_seen: part.first_seen(),
             last_seen: part.last_seen(),

@@ -35,7 +35,7 @@ use smallvec::SmallVec;
 
 use super::consent::{Choice, ConsentStatement};
 use super::ids::SubjectId;
-use super::profile::{Cart, ProfilePart};
+use super::profile::{Cart, Snapshot};
 use super::ruleset::Payload;
 
 pub use bucketing::{BUCKETING_VERSION, hash};
@@ -71,7 +71,7 @@ pub struct Request<'a> {
 /// What the read path found out about the shopper.
 #[derive(Debug, Clone, Copy)]
 pub enum ProfileState<'a> {
-    Known(&'a ProfilePart),
+    Known(&'a Snapshot),
     /// There is no profile: a new shopper, or no id.
     Absent,
     /// It could not be read in time.

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use super::{Decision, ProfileState, Request, Terms, decide};
 use crate::domain::consent::{Choice, ConsentStatement};
 use crate::domain::ids::{SubjectId, Timestamp};
-use crate::domain::profile::{Cart, CartLine, Document, Version};
+use crate::domain::profile::{Cart, CartLine, Snapshot, Version};
 use crate::domain::recommend::{Excerpt, ExcerptRef, Population};
 use crate::domain::ruleset::Ruleset;
 
@@ -181,7 +181,7 @@ impl RecordedFacts {
 #[derive(Debug)]
 pub struct PastInput {
     asked: Asked,
-    document: Option<Document>,
+    profile: Option<Snapshot>,
     population: Population,
 }
 
@@ -192,20 +192,20 @@ impl PastInput {
     /// [`RecordError`].
     pub fn read(facts: &str) -> Result<PastInput, RecordError> {
         let facts: RecordedFacts = serde_json::from_str(facts).map_err(RecordError::Facts)?;
-        let document = facts
+        let profile = facts
             .profile
-            .map(|profile| Document::decode(&profile.0))
+            .map(|profile| Snapshot::read(profile.0.into()))
             .transpose();
         Ok(PastInput {
             asked: facts.request,
-            document: document.map_err(|error| RecordError::Profile(error.to_string()))?,
+            profile: profile.map_err(|error| RecordError::Profile(error.to_string()))?,
             population: Population::of_excerpt(&facts.population),
         })
     }
 
     /// Of the profile that was read.
     pub fn profile_version(&self) -> Option<Version> {
-        self.document.as_ref().map(|document| document.version)
+        self.profile.as_ref().map(Snapshot::version)
     }
 
     /// Decides again, under `ruleset` as of `decided_at`, and hands the decision to `see`.
@@ -248,9 +248,9 @@ impl PastInput {
             record_permit: true,
             explain,
         };
-        let profile = match &self.document {
+        let profile = match &self.profile {
             _ if asked.profile_unavailable => ProfileState::Unavailable,
-            Some(document) => ProfileState::Known(&document.part),
+            Some(profile) => ProfileState::Known(profile),
             None => ProfileState::Absent,
         };
         see(&decide(

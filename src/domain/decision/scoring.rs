@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use super::{Item, Items};
 use crate::domain::ids::Timestamp;
-use crate::domain::profile::{Affinity, ProfilePart};
+use crate::domain::profile::{Affinity, Snapshot};
 use crate::domain::recommend::Population;
 use crate::domain::ruleset::{Arrangement, Candidate};
 
@@ -39,7 +39,7 @@ pub(super) struct Ranking<'a> {
 pub(super) fn rank<'a>(
     ranking: &Ranking<'a>,
     candidates: &'a [Candidate],
-    part: Option<&ProfilePart>,
+    part: Option<&Snapshot>,
     population: &Population,
     now: Timestamp,
     mut admits: impl FnMut(&Candidate) -> bool,
@@ -56,8 +56,10 @@ pub(super) fn rank<'a>(
     };
     let mut entries: SmallVec<[Entry<'a>; 8]> = SmallVec::new();
     let (mut own_total, mut count_total) = (0.0, 0.0);
+    let weights = part.map(|part| part.weights(ranking.by));
     let mut enter = |id: &'a str| {
-        let own = part.map_or(0.0, |part| part.score(ranking.by, id, now)).max(0.0);
+        let own = weights.as_ref().map_or(0.0, |weights| weights.score(id, now));
+        let own = own.max(0.0);
         let count = f64::from(population.count(ranking.by, id));
         own_total += own;
         count_total += count;

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::domain::consent::ConsentStatement;
 use crate::domain::ids::{Environment, PseudonymKey, Shop, Stamp, Timestamp};
-use crate::domain::profile::{Affinity, CartLine, Contribution, Delta};
+use crate::domain::profile::{Affinity, CartLine, Contribution, Delta, ProfilePart};
 use crate::domain::recommend::{Population, PurchasedOrder, Purchases};
 use crate::domain::ruleset::Ruleset;
 
@@ -40,7 +40,7 @@ fn id(name: &str) -> SubjectId {
     PseudonymKey::new("k1", b"secret").anonymous(&shop, name)
 }
 
-fn part(age_days: i64, deltas: Vec<Delta>) -> ProfilePart {
+fn part(age_days: i64, deltas: Vec<Delta>) -> Snapshot {
     let mut part = ProfilePart::default();
     let stamp = Stamp {
         time: Timestamp(NOW.0 - age_days * DAY_MS),
@@ -54,7 +54,7 @@ fn part(age_days: i64, deltas: Vec<Delta>) -> ProfilePart {
         },
         0,
     );
-    part
+    part.snapshot()
 }
 
 fn paid_by(method: &str) -> Delta {
@@ -635,7 +635,7 @@ fn recommendations_go_from_the_cart_to_the_recent_items_to_the_popular_to_the_fa
     let (tea, pen) = (cart(&["tea"], 100), cart(&["pen"], 100));
     let (saw_tea, saw_none) = (seen("tea"), part(0, vec![]));
     let all = cart(&["tea", "cup", "bag", "pen", "mug"], 100);
-    let cases: &[(&Population, &ProfilePart, Option<&Cart<'_>>, &str)] = &[
+    let cases: &[(&Population, &Snapshot, Option<&Cart<'_>>, &str)] = &[
         // 4 / sqrt(7 · 4) is more than 3 / sqrt(7 · 3); pen fills up.
         (
             &population,

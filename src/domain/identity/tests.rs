@@ -98,7 +98,7 @@ impl Views {
         for member in self.members(user) {
             document.join(self.parts.get(&member).unwrap_or(&ProfilePart::default()));
         }
-        document.events()
+        document.snapshot().events()
     }
 }
 

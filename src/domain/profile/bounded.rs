@@ -1,7 +1,7 @@
 //! A small map with a bound: sorted by key, and over the bound the least entry by a stated rank is let go.
 //!
-//! Why not a hash map: a part is decoded on every uncached read, so its maps are flat vectors that decode in one
-//! sweep and are searched by bisection. Eviction is deterministic (rank, then key), so that two nodes that hold
+//! Why not a hash map: a map is stored as its entries in the order of their keys, so a flat vector is decoded and
+//! encoded in one sweep. Eviction is deterministic (rank, then key), so that two nodes that hold
 //! the same entries evict the same one.
 
 use serde::{Deserialize, Serialize};
@@ -19,13 +19,7 @@ impl<V> Default for BoundedMap<V> {
 }
 
 impl<V: Clone> BoundedMap<V> {
-    pub(super) fn get(&self, key: &str) -> Option<&V> {
-        self.find(key)
-            .ok()
-            .and_then(|at| self.0.get(at))
-            .map(|(_, value)| value)
-    }
-
+    #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &V)> {
         self.0.iter().map(|(key, value)| (&**key, value))
     }

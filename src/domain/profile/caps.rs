@@ -4,6 +4,7 @@
 //! kept: a shopper who serves more of them at once may see a capped experience again in an old one.
 
 use serde::{Deserialize, Serialize};
+use smallvec::{SmallVec, smallvec};
 
 use super::mark::stable_hash;
 use crate::domain::ids::Timestamp;
@@ -14,13 +15,14 @@ const MAX_DAYS: usize = 3;
 /// A phone, a laptop, a tablet and one to spare.
 const MAX_SESSIONS: usize = 4;
 
+/// Decoding it allocates nothing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Cap {
     latest: Timestamp,
     lifetime: u32,
     /// `(day, count)`, sorted.
-    days: Vec<(i64, u32)>,
-    sessions: Vec<SessionCount>,
+    days: SmallVec<[(i64, u32); MAX_DAYS]>,
+    sessions: SmallVec<[SessionCount; MAX_SESSIONS]>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -51,7 +53,7 @@ impl Cap {
         Cap {
             latest: time,
             lifetime: 1,
-            days: vec![(time.day(), 1)],
+            days: smallvec![(time.day(), 1)],
             sessions: session.into_iter().collect(),
         }
     }

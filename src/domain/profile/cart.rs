@@ -20,14 +20,14 @@ const MAX_OPERATIONS: usize = 128;
 const MAX_QUANTITY: i64 = 1_000_000;
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-struct Operation {
-    mark: Mark,
+pub(super) struct Operation<T = SmolStr> {
+    pub(super) mark: Mark,
     /// The place among the operations of one event.
-    ordinal: u16,
-    item: SmolStr,
+    pub(super) ordinal: u16,
+    pub(super) item: T,
     /// Negative removes.
-    quantity: i32,
-    price_minor: Option<i64>,
+    pub(super) quantity: i32,
+    pub(super) price_minor: Option<i64>,
 }
 
 /// The state that folds and merges.
@@ -35,7 +35,7 @@ struct Operation {
 pub(super) struct CartState {
     cleared: Option<Mark>,
     /// Sorted.
-    operations: Vec<Operation>,
+    pub(super) operations: Vec<Operation>,
 }
 
 /// The cart as it stands.
@@ -110,18 +110,21 @@ impl CartState {
             self.operations.drain(..drop);
         }
     }
+}
 
-    pub(super) fn evaluate(&self) -> Cart<'_> {
-        let mut lines: Vec<CartLine<'_>> = Vec::new();
-        for operation in &self.operations {
+impl<'a> Cart<'a> {
+    /// What operations, in their order, leave.
+    pub(super) fn of(operations: impl Iterator<Item = Operation<&'a str>>) -> Cart<'a> {
+        let mut lines: Vec<CartLine<'a>> = Vec::new();
+        for operation in operations {
             let quantity = i64::from(operation.quantity);
-            match lines.iter_mut().find(|line| *line.item == *operation.item) {
+            match lines.iter_mut().find(|line| line.item == operation.item) {
                 Some(line) => {
                     line.quantity = (line.quantity + quantity).clamp(0, MAX_QUANTITY);
                     line.price_minor = operation.price_minor.or(line.price_minor);
                 }
                 None if quantity > 0 => lines.push(CartLine {
-                    item: &operation.item,
+                    item: operation.item,
                     quantity,
                     price_minor: operation.price_minor,
                 }),

@@ -29,7 +29,7 @@ impl Affinity {
         Affinity::Device,
     ];
 
-    pub(super) fn index(self) -> usize {
+    pub(super) const fn index(self) -> usize {
         match self {
             Affinity::Item => 0,
             Affinity::Category => 1,

@@ -1,17 +1,14 @@
 //! The one compact value that the hot store, the near cache and the warehouse keep of a profile.
 //!
-//! Format: one version byte, then postcard. Version and `as_of` are outside the algebra: they say *which* events
-//! a part was folded from, not what those add up to, and are set by whoever stores the document.
+//! Version and `as_of` are outside the algebra: they say *which* events a part was folded from, not what those add up
+//! to, and are set by whoever stores the document. How it is encoded is told in [`super::format`].
 
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::ProfilePart;
+use super::format::{self, DocumentHead, Format};
 use crate::domain::ids::{SubjectId, Timestamp};
-
-/// The format written by this build. A build that changes a stored type takes the next number and keeps reading
-/// the former one, or the document counts as absent and is read from the warehouse's parts.
-const FORMAT: u8 = 2;
 
 /// Orders the documents of one subject. Another epoch means another warehouse life: not comparable in meaning,
 /// so a reader treats it as a miss.
@@ -47,8 +44,10 @@ impl AsOf {
     }
 }
 
-/// A stored profile: the linked parts of a customer joined ([`ProfilePart::join`]), or one guest's part.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+/// A stored profile: the linked parts of a customer joined ([`ProfilePart::join`]), or one guest's part. It is what
+/// is folded and written; a decision reads a [`Snapshot`](super::Snapshot).
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[cfg_attr(test, derive(Serialize))]
 pub struct Document {
     pub version: Version,
     pub as_of: AsOf,
@@ -70,42 +69,38 @@ pub enum DecodeError {
 
 impl Document {
     pub fn encode(&self) -> Vec<u8> {
-        encode(self)
+        format::write(self).bytes
     }
 
     /// # Errors
     /// [`DecodeError`] where the bytes are not one whole document of a known format.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        decode(bytes)
+        let body = match format::split(bytes)? {
+            (Format::Current, body) => body,
+            (Format::Former, body) => return format::whole(body),
+        };
+        let (head, body) = format::take::<DocumentHead>(body)?;
+        Ok(Document {
+            version: head.version,
+            as_of: head.as_of,
+            linked_user: head.linked_user,
+            stored_at: head.stored_at,
+            part: format::read_part(body)?,
+        })
     }
 }
 
 impl ProfilePart {
     pub fn encode(&self) -> Vec<u8> {
-        encode(self)
+        format::write_part(self)
     }
 
     /// # Errors
     /// [`DecodeError`] where the bytes are not one whole part of a known format.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        decode(bytes)
-    }
-}
-
-fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(512);
-    bytes.push(FORMAT);
-    // Writing to a vector fails only where a length is unknown, which none of our types has.
-    postcard::to_extend(value, bytes).unwrap_or_default()
-}
-
-fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, DecodeError> {
-    match bytes.split_first() {
-        Some((&FORMAT, body)) => match postcard::take_from_bytes(body) {
-            Ok((value, [])) => Ok(value),
-            _ => Err(DecodeError::Malformed),
-        },
-        Some((format, _)) => Err(DecodeError::Format(*format)),
-        None => Err(DecodeError::Malformed),
+        match format::split(bytes)? {
+            (Format::Current, body) => format::read_part(body),
+            (Format::Former, body) => format::whole(body),
+        }
     }
 }

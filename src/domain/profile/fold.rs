@@ -20,6 +20,15 @@ pub(super) const MAX_CAPS: usize = 64;
 pub(super) const MAX_ASSIGNMENTS: usize = 64;
 
 impl ProfilePart {
+    /// How often the part was reset; see [`ProfilePart::fold`].
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    pub fn consent(&self) -> &Consent {
+        &self.consent
+    }
+
     /// Folds what one event does into the part. `generation` is the one the contribution belongs to: the part's
     /// own when the event was taken in. A contribution of an older generation counts for nothing but its consent;
     /// one that resets starts the generation after its own.

@@ -1,23 +1,23 @@
-//! The document as JSON, for data engineers: named fields, scores instead of mantissas.
+//! The profile as JSON, for data engineers: named fields, scores instead of mantissas.
 //!
 //! A reading, not a storage format: it cannot be folded further.
 
 use serde::Serialize;
 use serde::ser::{SerializeMap as _, Serializer};
 
-use super::{Affinity, Document};
+use super::{Affinity, Snapshot};
 use crate::domain::ids::Timestamp;
 
-impl Document {
-    /// The document as JSON text, its scores as of `now`.
+impl Snapshot {
+    /// The profile as JSON text, its scores as of `now`.
     pub fn to_json(&self, now: Timestamp) -> String {
         // Fails only on maps whose keys aren't strings, which the view doesn't have.
-        serde_json::to_string(&View { document: self, now }).unwrap_or_default()
+        serde_json::to_string(&View { profile: self, now }).unwrap_or_default()
     }
 }
 
 struct View<'a> {
-    document: &'a Document,
+    profile: &'a Snapshot,
     now: Timestamp,
 }
 
@@ -48,27 +48,21 @@ struct CartLineView<'a> {
 
 impl Serialize for View<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Document {
-            version,
-            as_of,
-            linked_user,
-            stored_at,
-            part,
-        } = self.document;
+        let profile = self.profile;
         let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("version", version)?;
-        map.serialize_entry("as_of", &as_of.iter().collect::<Vec<_>>())?;
-        map.serialize_entry("linked_user", linked_user)?;
-        map.serialize_entry("stored_at_ms", stored_at)?;
-        map.serialize_entry("generation", &part.generation)?;
-        map.serialize_entry("events", &part.events())?;
-        map.serialize_entry("first_seen_ms", &part.first_seen())?;
-        map.serialize_entry("last_seen_ms", &part.last_seen())?;
-        map.serialize_entry("last_order_ms", &part.last_order())?;
-        map.serialize_entry("orders", &part.orders())?;
-        map.serialize_entry("cancelled_orders", &part.cancelled_orders())?;
-        map.serialize_entry("refunds", &part.refunds())?;
-        let totals = part.state.totals.iter().map(|(currency, totals)| {
+        map.serialize_entry("version", &profile.version())?;
+        map.serialize_entry("as_of", &profile.as_of().iter().collect::<Vec<_>>())?;
+        map.serialize_entry("linked_user", &profile.linked_user())?;
+        map.serialize_entry("stored_at_ms", &profile.stored_at())?;
+        map.serialize_entry("generation", &profile.generation())?;
+        map.serialize_entry("events", &profile.events())?;
+        map.serialize_entry("first_seen_ms", &profile.first_seen())?;
+        map.serialize_entry("last_seen_ms", &profile.last_seen())?;
+        map.serialize_entry("last_order_ms", &profile.last_order())?;
+        map.serialize_entry("orders", &profile.orders())?;
+        map.serialize_entry("cancelled_orders", &profile.cancelled_orders())?;
+        map.serialize_entry("refunds", &profile.refunds())?;
+        let totals = profile.totals().map(|(currency, totals)| {
             let view = CurrencyView {
                 orders: totals.orders,
                 cancelled: totals.cancelled,
@@ -76,7 +70,7 @@ impl Serialize for View<'_> {
                 refunds: totals.refunds,
                 refunded_minor: totals.refunded_minor,
             };
-            (currency.to_owned(), view)
+            (currency, view)
         });
         map.serialize_entry(
             "currencies",
@@ -90,10 +84,10 @@ impl Serialize for View<'_> {
                 Affinity::ShippingMethod => "shipping_methods",
                 Affinity::Device => "devices",
             };
-            map.serialize_entry(key, &Object(part.top(affinity, self.now).iter().copied()))?;
+            map.serialize_entry(key, &Object(profile.top(affinity, self.now).iter().copied()))?;
         }
-        map.serialize_entry("recent_items", &part.recent_items().collect::<Vec<_>>())?;
-        let cart = part.cart();
+        map.serialize_entry("recent_items", &profile.recent_items().collect::<Vec<_>>())?;
+        let cart = profile.cart();
         let lines: Vec<CartLineView<'_>> = cart
             .lines
             .iter()
@@ -104,12 +98,14 @@ impl Serialize for View<'_> {
             })
             .collect();
         map.serialize_entry("cart", &lines)?;
-        map.serialize_entry("checkout_step", &part.checkout_step())?;
+        map.serialize_entry("checkout_step", &profile.checkout_step())?;
         map.serialize_entry(
             "assignments",
-            &part.assignments().collect::<std::collections::BTreeMap<_, _>>(),
+            &profile
+                .assignments()
+                .collect::<std::collections::BTreeMap<_, _>>(),
         )?;
-        map.serialize_entry("consent", part.consent())?;
+        map.serialize_entry("consent", profile.consent())?;
         map.end()
     }
 }

@@ -27,9 +27,12 @@ mod cart;
 mod decay;
 mod document;
 mod fold;
+mod format;
 mod json;
 mod mark;
-mod read;
+mod snapshot;
+#[cfg(test)]
+mod snapshot_tests;
 #[cfg(test)]
 mod tests;
 
@@ -42,6 +45,7 @@ pub use caps::CapWindow;
 pub use cart::{Cart, CartLine};
 pub use decay::DecayedWeight;
 pub use document::{AsOf, DecodeError, Document, Version};
+pub use snapshot::{Purchases, Snapshot, Weights};
 
 use self::bounded::BoundedMap;
 use self::caps::Cap;
@@ -138,15 +142,19 @@ pub struct Contribution {
 }
 
 /// What one identity did, as a commutative monoid whose identity element is `default()`.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+///
+/// What folds and is stored. To read what it says, see [`Snapshot`].
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[cfg_attr(test, derive(Serialize))]
 pub struct ProfilePart {
     generation: u32,
     consent: Consent,
     state: State,
 }
 
-/// All that a reset forgets.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+/// All that a reset forgets. The order of the fields is that of the stored formats.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[cfg_attr(test, derive(Serialize))]
 struct State {
     events: i64,
     first_seen: Option<Timestamp>,
@@ -174,15 +182,15 @@ struct Totals {
 /// The variant that one identity was first assigned. Ordered: what a user was assigned goes before what was assigned to a
 /// guest who became that user, then the earliest goes first.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-struct Assigned {
+struct Assigned<T = SmolStr> {
     is_guest: bool,
     mark: Mark,
-    variant: SmolStr,
+    variant: T,
 }
 
 /// An item with the latest event that showed it. Sorted by mark, latest first.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-struct RecentItem {
+struct RecentItem<T = SmolStr> {
     mark: Mark,
-    item: SmolStr,
+    item: T,
 }

@@ -5,11 +5,22 @@ use proptest::prelude::*;
 use super::*;
 use crate::domain::consent::Choice;
 
-const NOW: Timestamp = Timestamp(1_795_000_000_000);
-const DAY_MS: i64 = 86_400_000;
+pub(super) const NOW: Timestamp = Timestamp(1_795_000_000_000);
+pub(super) const DAY_MS: i64 = 86_400_000;
+
+impl ProfilePart {
+    /// What it says, to read.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let part = self.clone();
+        Snapshot::of(&Document {
+            part,
+            ..Document::default()
+        })
+    }
+}
 
 /// A contribution with the generation it belongs to.
-type Folded = (Contribution, u32);
+pub(super) type Folded = (Contribution, u32);
 
 fn key(prefix: &'static str, n: usize) -> impl Strategy<Value = Arc<str>> {
     (0..n).prop_map(move |i| Arc::from(format!("{prefix}{i}")))
@@ -80,7 +91,7 @@ fn any_delta(keys: usize) -> impl Strategy<Value = Delta> {
 }
 
 /// Events with distinct ids over two days (so that days of a cap stay within their bound), few of them resets.
-fn any_history(keys: usize, len: usize) -> impl Strategy<Value = Vec<Folded>> {
+pub(super) fn any_history(keys: usize, len: usize) -> impl Strategy<Value = Vec<Folded>> {
     let one = (
         -2 * DAY_MS..0,
         prop::collection::vec(any_delta(keys), 0..5),
@@ -111,7 +122,7 @@ fn any_history(keys: usize, len: usize) -> impl Strategy<Value = Vec<Folded>> {
     })
 }
 
-fn folded(history: &[Folded]) -> ProfilePart {
+pub(super) fn folded(history: &[Folded]) -> ProfilePart {
     let mut part = ProfilePart::default();
     for (contribution, generation) in history {
         part.fold(contribution, *generation);
@@ -191,7 +202,7 @@ proptest! {
         ab.join(&b);
         ba.join(&a);
         assert_same(&ab, &ba);
-        prop_assert_eq!(ab.events(), a.events() + b.events());
+        prop_assert_eq!(ab.state.events, a.state.events + b.state.events);
         prop_assert_eq!(ab.generation(), a.generation().max(b.generation()));
     }
 
@@ -222,8 +233,9 @@ proptest! {
         let mut document = Document { version: Version { epoch, n: 7 }, part, ..Document::default() };
         document.as_of.advance(3, offset);
         prop_assert_eq!(&Document::decode(&document.encode()).unwrap(), &document);
-        let json: serde_json::Value = serde_json::from_str(&document.to_json(NOW)).unwrap();
-        prop_assert_eq!(json["orders"].as_i64(), Some(document.part.orders()));
+        let snapshot = Snapshot::of(&document);
+        let json: serde_json::Value = serde_json::from_str(&snapshot.to_json(NOW)).unwrap();
+        prop_assert_eq!(json["orders"].as_i64(), Some(snapshot.orders()));
     }
 
     #[test]
@@ -234,8 +246,9 @@ proptest! {
         for bytes in [&bytes, &damaged] {
             if let Ok(mut part) = ProfilePart::decode(bytes) {
                 part.merge(&folded(&history));
-                part.top(Affinity::Item, NOW);
-                part.cart();
+                let snapshot = part.snapshot();
+                snapshot.top(Affinity::Item, NOW);
+                snapshot.cart();
             }
             let _ = Document::decode(bytes);
         }
@@ -276,6 +289,7 @@ proptest! {
             part.fold(&Contribution { stamp, deltas, resets: false }, 0);
             *truth.entry(*item).or_default() += weight;
         }
+        let part = part.snapshot();
         let kept = part.top(Affinity::Item, NOW);
         let least = kept.last().map_or(0.0, |(_, score)| *score);
         for (item, weight) in truth {
@@ -340,12 +354,13 @@ fn the_cart_is_what_remains_after_the_last_clear() {
         0,
     );
     part.fold(&at(1, "a", vec![add("old", 1, 1)]), 0);
-    let cart = part.cart();
+    let snapshot = part.snapshot();
+    let cart = snapshot.cart();
     let lines: Vec<_> = cart.lines.iter().map(|line| (line.item, line.quantity)).collect();
     assert_eq!(lines, [("a", 1), ("b", 2)]);
     assert_eq!((cart.total_minor, cart.count), (450, 3));
     part.fold(&at(5, "e", vec![Delta::CartCleared]), 0);
-    assert!(part.cart().lines.is_empty());
+    assert!(part.snapshot().cart().lines.is_empty());
 }
 
 #[test]
@@ -369,11 +384,12 @@ fn a_reset_keeps_consent_only() {
         0,
     );
     part.fold(&at(3, "late", vec![Delta::Seen]), 0);
-    assert_eq!((part.generation(), part.events()), (1, 0));
-    assert!(!part.personalization_allowed(Choice::Granted));
-    assert!(part.analytics_allowed(Choice::Granted));
+    let reset = part.snapshot();
+    assert_eq!((reset.generation(), reset.events()), (1, 0));
+    assert!(!reset.personalization_allowed(Choice::Granted));
+    assert!(reset.analytics_allowed(Choice::Granted));
     part.fold(&at(4, "c", vec![Delta::Seen]), 1);
-    assert_eq!(part.events(), 1);
+    assert_eq!(part.snapshot().events(), 1);
 }
 
 #[test]
@@ -391,11 +407,11 @@ fn an_import_can_only_reduce_consent() {
     };
     let mut part = ProfilePart::default();
     part.fold(&at(1, "a", stated(granted, true)), 0);
-    assert!(!part.analytics_allowed(Choice::Denied));
+    assert!(!part.snapshot().analytics_allowed(Choice::Denied));
     part.fold(&at(1, "b", stated(granted, false)), 0);
-    assert!(part.analytics_allowed(Choice::Denied));
+    assert!(part.snapshot().analytics_allowed(Choice::Denied));
     part.fold(&at(1, "c", stated(ConsentStatement::DENIED, true)), 0);
-    assert!(!part.analytics_allowed(Choice::Granted));
+    assert!(!part.snapshot().analytics_allowed(Choice::Granted));
 }
 
 #[test]
@@ -410,6 +426,7 @@ fn caps_count_per_day_session_and_lifetime() {
     part.fold(&at(0, "a", served("s1")), 0);
     part.fold(&at(DAY_MS, "b", served("s1")), 0);
     part.fold(&at(DAY_MS + 1, "c", served("s2")), 0);
+    let part = part.snapshot();
     let count = |window| part.cap_count("x", window);
     assert_eq!(count(CapWindow::Lifetime), 3);
     assert_eq!(
@@ -441,14 +458,15 @@ fn the_earliest_assignment_stays() {
     part.fold(&at(2, "a", assigned("late")), 0);
     part.fold(&at(1, "b", assigned("early")), 0);
     part.fold(&at(3, "c", assigned("later")), 0);
-    assert_eq!(part.assignment("t"), Some("early"));
+    assert_eq!(part.snapshot().assignment("t"), Some("early"));
     // A guest's, however early, comes after the user's own.
     let mut guest = ProfilePart::default();
     guest.fold(&at(0, "g", assigned_to("guest's", true)), 0);
-    assert_eq!(guest.assignment("t"), Some("guest's"));
+    assert_eq!(guest.snapshot().assignment("t"), Some("guest's"));
     let [mut one, mut other] = [part.clone(), guest.clone()];
     one.join(&guest);
     other.join(&part);
+    let [one, other] = [one.snapshot(), other.snapshot()];
     assert_eq!(
         (one.assignment("t"), other.assignment("t")),
         (Some("early"), Some("early"))
@@ -476,6 +494,7 @@ fn scores_are_sorted_and_rounded() {
         ),
         0,
     );
+    let part = part.snapshot();
     assert_eq!(
         part.top(Affinity::Item, NOW),
         [("c", 2.0), ("a", 1.0), ("b", 1.0)]

@@ -12,7 +12,7 @@ use crate::domain::decision::{Facts, Request, Terms};
 use crate::domain::event::Source;
 use crate::domain::ids::{Environment, Shop};
 use crate::domain::order::{Sign, order_contribution, refund_contribution};
-use crate::domain::profile::{Affinity, CapWindow, CartOp, Delta, ProfilePart};
+use crate::domain::profile::{Affinity, CapWindow, CartOp, Delta, ProfilePart, Snapshot};
 use crate::domain::recommend::ExcerptRef;
 
 const NOW: Timestamp = Timestamp(1_795_000_000_000);
@@ -39,12 +39,12 @@ fn event(name: &str, properties: Json) -> Event {
     }
 }
 
-fn folded(effects: &[Effect]) -> ProfilePart {
+fn folded(effects: &[Effect]) -> Snapshot {
     let mut part = ProfilePart::default();
     for effect in effects {
         part.fold(&effect.contribution, 0);
     }
-    part
+    part.snapshot()
 }
 
 fn order_properties() -> Json {
@@ -146,24 +146,30 @@ fn an_order_is_reported_with_its_lines_rounded_one_by_one() {
     assert!(order.rank.verified);
     let mut part = ProfilePart::default();
     part.fold(&order_contribution(&order, false, Sign::Add), 0);
+    let ordered = part.snapshot();
     assert_eq!(
         (
-            part.orders(),
-            part.revenue_minor("GBP"),
-            part.average_order_minor("GBP")
+            ordered.orders(),
+            ordered.revenue_minor("GBP"),
+            ordered.average_order_minor("GBP")
         ),
         (1, 1241, Some(1241))
     );
-    assert_eq!(part.score(Affinity::PaymentMethod, "paypal", NOW), 1.0);
-    assert_eq!(part.score(Affinity::Item, "POST", NOW), 0.0);
-    assert_eq!(part.top(Affinity::Item, NOW), [("p1", 5.0), ("p2", 5.0)]);
+    assert_eq!(ordered.score(Affinity::PaymentMethod, "paypal", NOW), 1.0);
+    assert_eq!(ordered.score(Affinity::Item, "POST", NOW), 0.0);
+    assert_eq!(ordered.top(Affinity::Item, NOW), [("p1", 5.0), ("p2", 5.0)]);
     part.fold(&order_contribution(&order, false, Sign::Retract), 0);
     part.fold(&order_contribution(&order, true, Sign::Add), 0);
+    let cancelled = part.snapshot();
     assert_eq!(
-        (part.orders(), part.cancelled_orders(), part.revenue_minor("GBP")),
+        (
+            cancelled.orders(),
+            cancelled.cancelled_orders(),
+            cancelled.revenue_minor("GBP")
+        ),
         (0, 1, 0)
     );
-    assert!(part.top(Affinity::Item, NOW).is_empty());
+    assert!(cancelled.top(Affinity::Item, NOW).is_empty());
 }
 
 #[test]
@@ -198,6 +204,7 @@ fn refunds_and_cancellations_are_reported() {
     );
     let mut part = ProfilePart::default();
     part.fold(&refund_contribution(&refund, Sign::Add), 0);
+    let part = part.snapshot();
     assert_eq!((part.refunds(), part.refunded_minor("GBP")), (1, 250));
     let plain = transform(&event(
         "Order Refunded",
@@ -404,7 +411,7 @@ fn any_reports() -> impl Strategy<Value = Vec<(u8, Effect)>> {
 }
 
 /// A warehouse's bookkeeping: retract the old effective row, add the new one.
-fn profiles(reports: &[(u8, Effect)]) -> BTreeMap<SubjectId, ProfilePart> {
+fn profiles(reports: &[(u8, Effect)]) -> BTreeMap<SubjectId, Snapshot> {
     let mut rows: BTreeMap<u8, (Option<OrderReport>, bool)> = BTreeMap::new();
     let mut parts: BTreeMap<SubjectId, ProfilePart> = BTreeMap::new();
     for (order, effect) in reports {
@@ -423,7 +430,8 @@ fn profiles(reports: &[(u8, Effect)]) -> BTreeMap<SubjectId, ProfilePart> {
             }
         }
     }
-    parts
+    let parts = parts.into_iter();
+    parts.map(|(subject, part)| (subject, part.snapshot())).collect()
 }
 
 proptest! {
@@ -435,7 +443,7 @@ proptest! {
     ) {
         let (a, b) = (profiles(&reports), profiles(&shuffled));
         for subject in ["u:ann", "u:ben"].map(SubjectId::from_stored) {
-            let empty = ProfilePart::default();
+            let empty = ProfilePart::default().snapshot();
             let (a, b) = (a.get(&subject).unwrap_or(&empty), b.get(&subject).unwrap_or(&empty));
             prop_assert_eq!(a.orders(), b.orders());
             prop_assert_eq!(a.cancelled_orders(), b.cancelled_orders());

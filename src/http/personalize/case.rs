@@ -120,9 +120,9 @@ impl<'a, 'q> Case<'a, 'q> {
 
     /// Half a profile would pass for a newcomer's, so it counts as none.
     pub(super) fn profile(&self) -> ProfileState<'_> {
-        match &self.read.document {
+        match &self.read.profile {
             _ if self.read.incomplete => ProfileState::Unavailable,
-            Some(document) => ProfileState::Known(&document.part),
+            Some(profile) => ProfileState::Known(profile),
             None => ProfileState::Absent,
         }
     }
@@ -131,8 +131,8 @@ impl<'a, 'q> Case<'a, 'q> {
     /// where that says nothing, as the profile remembers.
     pub(super) fn is_anonymous(&self) -> bool {
         let remembered = || {
-            let document = self.read.document.as_ref();
-            document.is_some_and(|document| !document.part.analytics_allowed(Choice::Granted))
+            let profile = self.read.profile.as_ref();
+            profile.is_some_and(|profile| !profile.analytics_allowed(Choice::Granted))
         };
         match self.ask.consent.analytics {
             Some(choice) => choice == Choice::Denied,
@@ -152,7 +152,7 @@ impl<'a, 'q> Case<'a, 'q> {
     pub(super) fn frame(&self, decision_id: Uuid, degraded: Degraded) -> Frame<'_> {
         let stored_at = self.read.stored_at();
         let age_ms = stored_at.map(|at| u64::try_from(self.now.0.saturating_sub(at.0)).unwrap_or(0));
-        let known = self.read.document.is_some() && !self.read.incomplete;
+        let known = self.read.profile.is_some() && !self.read.incomplete;
         Frame {
             decision_id,
             known,
@@ -191,7 +191,7 @@ impl<'a, 'q> Case<'a, 'q> {
             !is_anonymous && !self.read.incomplete,
             terms,
             self.read.incomplete,
-            profile.as_deref(),
+            profile,
             decision.consulted.excerpt(population),
         );
         let record = DecisionRecord {

@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 use super::error::{Failure, integer, is_locked, natural};
 use super::rows::{Instant, column};
 use crate::domain::ids::{Shop, SubjectId};
-use crate::domain::profile::{AsOf, Document, ProfilePart, Version};
+use crate::domain::profile::{AsOf, Document, ProfilePart, Purchases, Version};
 use crate::warehouse::batch::Written;
 use crate::warehouse::fold::parts::{Kept, Parts};
 use crate::warehouse::fold::people::People;
@@ -198,6 +198,10 @@ struct Row<'d> {
     n: i64,
     as_of: String,
     change_seq: i64,
+    /// Where something was bought, the currency of most of it.
+    currency: Option<&'d str>,
+    /// The amounts are in that currency.
+    purchases: Purchases,
     /// Whether the subject's own part is kept elsewhere from now on, and itself, where it is not the document's.
     own: Option<Option<Vec<u8>>>,
 }
@@ -215,7 +219,9 @@ pub(super) async fn write(
     let mut parts: Map<SubjectId, Option<Vec<u8>>> = parts.into_iter().collect();
     let (mut former, mut new) = (Vec::with_capacity(documents.len()), Vec::new());
     for written in documents {
-        let Version { epoch, n } = written.document.version;
+        let profile = &written.profile;
+        let Version { epoch, n } = profile.version();
+        let currency = profile.main_currency();
         let row = Row {
             shop: people
                 .shop(&written.subject)
@@ -223,9 +229,11 @@ pub(super) async fn write(
             written,
             epoch: integer(epoch)?,
             n: integer(n)?,
-            as_of: serde_json::to_string(&written.document.as_of)
+            as_of: serde_json::to_string(profile.as_of())
                 .map_err(|error| WarehouseError::Rejected(error.to_string().into()))?,
             change_seq: integer(written.change_seq)?,
+            currency,
+            purchases: profile.purchases(currency.unwrap_or_default()),
             own: parts.remove(&written.subject),
         };
         match stored.contains(&written.subject) {
@@ -255,29 +263,22 @@ macro_rules! run {
             column($rows, |row| row.written.subject.as_str()) as _,
             column($rows, |row| row
                 .written
-                .document
-                .linked_user
-                .as_ref()
+                .profile
+                .linked_user()
                 .map(SubjectId::as_str)) as _,
             column($rows, |row| row.epoch) as _,
             column($rows, |row| row.n) as _,
             column($rows, |row| row.change_seq) as _,
-            column($rows, |row| row.written.document.part.first_seen().map(Instant)) as _,
-            column($rows, |row| row.written.document.part.last_seen().map(Instant)) as _,
-            column($rows, |row| row.written.document.part.last_order().map(Instant)) as _,
-            column($rows, |row| row.written.document.part.orders()) as _,
-            column($rows, |row| row.written.document.part.cancelled_orders()) as _,
-            column($rows, |row| row.written.document.part.refunds()) as _,
-            column($rows, |row| row.written.document.part.main_currency()) as _,
-            column($rows, |row| in_main(
-                &row.written.document.part,
-                ProfilePart::revenue_minor
-            )) as _,
-            column($rows, |row| in_main(
-                &row.written.document.part,
-                ProfilePart::refunded_minor
-            )) as _,
-            column($rows, |row| &*row.written.bytes) as _,
+            column($rows, |row| row.written.profile.first_seen().map(Instant)) as _,
+            column($rows, |row| row.written.profile.last_seen().map(Instant)) as _,
+            column($rows, |row| row.written.profile.last_order().map(Instant)) as _,
+            column($rows, |row| row.purchases.orders) as _,
+            column($rows, |row| row.purchases.cancelled_orders) as _,
+            column($rows, |row| row.purchases.refunds) as _,
+            column($rows, |row| row.currency) as _,
+            column($rows, |row| row.purchases.revenue_minor) as _,
+            column($rows, |row| row.purchases.refunded_minor) as _,
+            column($rows, |row| &**row.written.profile.bytes()) as _,
             column($rows, |row| row.as_of.as_str()) as _,
             column($rows, |row| row.own.as_ref().and_then(Option::as_deref)) as _,
             column($rows, |row| row.own.is_some()) as _
@@ -340,9 +341,4 @@ async fn insert(conn: &mut PgConnection, rows: &[Row<'_>]) -> Result<(), Failure
             "somebody was first seen by another batch as well".into(),
         )),
     }
-}
-
-/// An amount in the part's main currency.
-fn in_main(part: &ProfilePart, amount: impl Fn(&ProfilePart, &str) -> i64) -> i64 {
-    part.main_currency().map_or(0, |currency| amount(part, currency))
 }

@@ -185,11 +185,11 @@ pub(super) async fn write_documents(
 ) -> Result<(), WarehouseError> {
     let mut rows = Vec::with_capacity(documents.len());
     for written in documents {
-        let Version { epoch, n } = written.document.version;
+        let Version { epoch, n } = written.profile.version();
         let shop = people
             .shop(&written.subject)
             .ok_or_else(|| WarehouseError::Inconsistent("a document of no shop".into()))?;
-        let as_of = json(&written.document.as_of)?;
+        let as_of = json(written.profile.as_of())?;
         let change_seq = integer(written.change_seq)?;
         rows.push((shop, written, integer(epoch)?, integer(n)?, as_of, change_seq));
     }
@@ -198,10 +198,11 @@ pub(super) async fn write_documents(
             conn,
             &rows,
             |(shop, written, epoch, n, as_of, change_seq), values| {
-                let part = &written.document.part;
-                let currency = part.main_currency();
+                let profile = &written.profile;
+                let currency = profile.main_currency();
+                let purchases = profile.purchases(currency.unwrap_or_default());
                 values.push_shop(shop).push_subject(Some(&written.subject));
-                values.push_subject(written.document.linked_user.as_ref());
+                values.push_subject(profile.linked_user());
                 values
                     .push(*epoch)
                     .push(*n)
@@ -209,18 +210,18 @@ pub(super) async fn write_documents(
                     .push(*change_seq)
                     .push(as_of.as_str());
                 values
-                    .push(part.first_seen().map(|time| time.0))
-                    .push(part.last_seen().map(|time| time.0));
-                values.push(part.last_order().map(|time| time.0));
+                    .push(profile.first_seen().map(|time| time.0))
+                    .push(profile.last_seen().map(|time| time.0));
+                values.push(profile.last_order().map(|time| time.0));
                 values
-                    .push(part.orders())
-                    .push(part.cancelled_orders())
-                    .push(part.refunds());
+                    .push(purchases.orders)
+                    .push(purchases.cancelled_orders)
+                    .push(purchases.refunds);
                 values
                     .push(currency)
-                    .push(currency.map_or(0, |currency| part.revenue_minor(currency)));
-                values.push(currency.map_or(0, |currency| part.refunded_minor(currency)));
-                values.push(&*written.bytes);
+                    .push(purchases.revenue_minor)
+                    .push(purchases.refunded_minor);
+                values.push(&**profile.bytes());
             },
         )
         .await?;

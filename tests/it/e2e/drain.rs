@@ -6,7 +6,7 @@ use std::time::Duration;
 use cartwright::clock;
 use cartwright::domain::event::{Body, EventLimits, Source};
 use cartwright::domain::ids::{Environment, PseudonymKey, Shop, SubjectId};
-use cartwright::domain::profile::Document;
+use cartwright::domain::profile::Snapshot;
 use cartwright::drain::{BatchLimits, FastLane, Lag, LaneError, Worker};
 use cartwright::hot::{self, HotStore};
 use cartwright::ingest::{Ingest, Origin};
@@ -147,7 +147,7 @@ impl Rig {
     /// Events in the guest's document in the warehouse.
     pub(super) async fn events_of(&self, guest: &str) -> i64 {
         let document = self.store.document(&self.guest(guest)).await.unwrap();
-        document.map_or(0, |(_, bytes)| Document::decode(&bytes).unwrap().part.events())
+        document.map_or(0, |(_, bytes)| Snapshot::read(bytes).unwrap().events())
     }
 
     fn metric(&self, name: &str) -> String {

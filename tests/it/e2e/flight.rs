@@ -125,7 +125,7 @@ impl Node {
 }
 
 fn version(read: &Read) -> Option<u64> {
-    read.document.as_ref().map(|document| document.version.n)
+    read.profile.as_ref().map(|profile| profile.version().n)
 }
 
 #[tokio::test]
@@ -232,7 +232,7 @@ async fn requests_that_miss_different_profiles_together_share_rounds_to_the_ware
     assert!(
         reads
             .iter()
-            .all(|read| !read.incomplete && read.document.is_none())
+            .all(|read| !read.incomplete && read.profile.is_none())
     );
     let rounds = faulty.rounds();
     assert_eq!(rounds.iter().sum::<usize>(), 64);

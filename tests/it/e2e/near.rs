@@ -61,7 +61,7 @@ impl Node {
             ..Viewer::default()
         };
         let read = self.reader.read(viewer, Deadline::after(PATIENCE)).await;
-        (read.document.map(|document| document.version.n), read.source)
+        (read.profile.map(|profile| profile.version().n), read.source)
     }
 
     /// Waits until `n` is read, from the near cache.

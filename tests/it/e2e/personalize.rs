@@ -454,8 +454,8 @@ async fn a_record_holds_what_is_needed_to_decide_again_and_nobodys_raw_id(stack:
     let bytes = base64::engine::general_purpose::STANDARD
         .decode(facts["profile"].as_str().unwrap())
         .unwrap();
-    let document = cartwright::domain::profile::Document::decode(&bytes).unwrap();
-    assert_eq!(document.part.orders(), 1);
+    let profile = cartwright::domain::profile::Snapshot::read(bytes.into()).unwrap();
+    assert_eq!(profile.orders(), 1);
     api.stop().await;
 }
 

@@ -91,7 +91,7 @@ async fn only_a_true_miss_is_written_back_and_a_silent_store_is_left_alone() {
     };
     for _ in 0..100 {
         let read = read().await;
-        assert!(read.failed.hot && read.document.is_some(), "{read:?}");
+        assert!(read.failed.hot && read.profile.is_some(), "{read:?}");
         assert_eq!(read.source, ReadSource::Warehouse);
     }
     // Each of the few that asked waited for its slice; the others did not ask.

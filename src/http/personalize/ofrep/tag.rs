@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use super::flag::{value, variant};
 use crate::domain::decision::Decision;
 use crate::domain::ids::{SubjectId, Timestamp};
-use crate::domain::profile::ProfilePart;
+use crate::domain::profile::Snapshot;
 use crate::domain::ruleset::Ruleset;
 use crate::http::personalize::case::Case;
 
@@ -96,12 +96,11 @@ impl Hash {
     /// How much the shopper has done, whether the stores or only this node know of it yet. Nothing at all is the same as no
     /// profile, since the first answer may make one.
     fn profile(&mut self, case: &Case<'_, '_>) {
-        let nothing = ProfilePart::default();
-        let document = case.read.document.as_ref();
-        let part = document.map_or(&nothing, |document| &document.part);
-        self.number(u64::from(part.generation()));
-        self.number(part.events().cast_unsigned());
-        for time in [part.first_seen(), part.last_seen(), part.last_order()] {
+        let profile = case.read.profile.as_deref();
+        self.number(u64::from(profile.map_or(0, Snapshot::generation)));
+        self.number(profile.map_or(0, Snapshot::events).cast_unsigned());
+        let times = [Snapshot::first_seen, Snapshot::last_seen, Snapshot::last_order];
+        for time in times.map(|time| profile.and_then(time)) {
             let Timestamp(millis) = time.unwrap_or(Timestamp(i64::MIN));
             self.number(millis.cast_unsigned());
         }

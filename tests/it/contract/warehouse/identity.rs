@@ -10,7 +10,7 @@ use super::{Backend, Lane, permutations};
 async fn events(lane: &Lane, subject: &SubjectId) -> i64 {
     lane.document(subject)
         .await
-        .map_or(0, |document| document.part.events())
+        .map_or(0, |document| document.events())
 }
 
 async fn same_in_every_order(
@@ -37,7 +37,7 @@ async fn same_in_every_order(
             let linked = lane
                 .document(subject)
                 .await
-                .and_then(|document| document.linked_user);
+                .and_then(|document| document.linked_user().cloned());
             assert_eq!(linked, *owner, "{subject} after {ids:?} by {size}");
             views.push(lane.view(subject).await);
         }
@@ -138,8 +138,8 @@ pub(super) async fn a_login_on_a_device_never_seen_points_to_the_user(backend: &
     lane.apply(&[linked("l1", 2_000, &guest("new"), &user("cyd"))])
         .await;
     assert_eq!(
-        lane.document(&guest("new")).await.unwrap().linked_user,
-        Some(user("cyd"))
+        lane.document(&guest("new")).await.unwrap().linked_user(),
+        Some(&user("cyd"))
     );
     // Saying it again writes the user's own event, and nothing of the device.
     let applied = lane

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use cartwright::domain::ids::{SubjectId, Timestamp};
-use cartwright::domain::profile::{AsOf, Document, Version};
+use cartwright::domain::profile::Snapshot;
 use cartwright::domain::transform::Effect;
 use cartwright::warehouse::{Applied, Batch, StoredPosition, Warehouse, WarehouseError};
 
@@ -179,19 +179,20 @@ impl Lane {
         Ok(applied)
     }
 
-    async fn document(&self, subject: &SubjectId) -> Option<Document> {
+    async fn document(&self, subject: &SubjectId) -> Option<Snapshot> {
         let (version, bytes) = self.warehouse.document(subject).await.unwrap()?;
-        let document = Document::decode(&bytes).unwrap();
-        assert_eq!(document.version, version);
+        let document = Snapshot::read(bytes).unwrap();
+        assert_eq!(document.version(), version);
         Some(document)
     }
 
     /// What a document says, without its version and how far it was folded.
     async fn view(&self, subject: &SubjectId) -> Option<String> {
-        let mut document = self.document(subject).await?;
-        document.version = Version::default();
-        document.as_of = AsOf::default();
+        let document = self.document(subject).await?;
         let mut view: serde_json::Value = serde_json::from_str(&document.to_json(NOW)).unwrap();
+        for own in ["version", "as_of"] {
+            view.as_object_mut().unwrap().remove(own).unwrap();
+        }
         // A currency whose only order was taken back says as little as one that never was.
         let currencies = view["currencies"].as_object_mut().unwrap();
         currencies.retain(|_, totals| totals.as_object().unwrap().values().any(|total| *total != 0));

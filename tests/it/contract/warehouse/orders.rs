@@ -9,15 +9,12 @@ use super::{Backend, Lane, permutations};
 /// Orders that stand, cancelled orders, revenue and refunds of a subject.
 async fn totals(lane: &Lane, subject: &SubjectId) -> (i64, i64, i64, i64) {
     match lane.document(subject).await {
-        Some(document) => {
-            let part = &document.part;
-            (
-                part.orders(),
-                part.cancelled_orders(),
-                part.revenue_minor("EUR"),
-                part.refunded_minor("EUR"),
-            )
-        }
+        Some(profile) => (
+            profile.orders(),
+            profile.cancelled_orders(),
+            profile.revenue_minor("EUR"),
+            profile.refunded_minor("EUR"),
+        ),
         None => (0, 0, 0, 0),
     }
 }

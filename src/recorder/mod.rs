@@ -435,13 +435,13 @@ mod tests {
         worker.take().unwrap();
         record(&recorder, false);
         let fills_up = async {
-            tokio::time::sleep(LINGER / 2).await;
+            tokio::time::sleep(LINGER * 2 / 5).await;
             while !recorder.shared.waiting().is_full() {
                 record(&recorder, false);
             }
         };
         tokio::join!(worker.gather(), fills_up);
-        assert_eq!(started.elapsed(), LINGER / 2);
+        assert_eq!(started.elapsed(), LINGER * 2 / 5);
         assert_eq!(
             recorder.shared.places.available_permits() + worker.take().unwrap().count(),
             PLACES

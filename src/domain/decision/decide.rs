@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use super::consulted::Consulted;
 use super::eligibility::{Access, Chosen, Eligibility, Selection, Verdict};
 use super::facts::{Lists, Sources};
-use super::recommending::{Recommendation, recommend};
+use super::recommending::{RECENT_ITEMS, Recommendation, recommend};
 use super::scoring::{self, Basis, Ranking};
 use super::{Decision, Filling, PlacementDecision, ProfileState, Reason, Request, Terms, explain};
 use crate::domain::consent::Choice;
@@ -261,11 +261,12 @@ impl<'a> Filler<'a, '_, '_> {
     ) -> (super::Items<'a>, Basis) {
         let lines = self.cart.map_or(&[][..], |cart| &cart.lines);
         let cart: SmallVec<[&str; 16]> = lines.iter().map(|line| line.item).collect();
-        let recent: SmallVec<[&str; 16]> = match self.rules.part {
-            // Those in the cart as well are passed over.
-            Some(part) => part.recent_items().take(16).collect(),
-            None => SmallVec::new(),
-        };
+        // Those in the cart as well are passed over. No more are read than count.
+        let mut recent: SmallVec<[&str; RECENT_ITEMS]> = SmallVec::new();
+        if let Some(part) = self.rules.part {
+            let others = part.recent_items().take(16).filter(|item| !cart.contains(item));
+            others.take(RECENT_ITEMS).for_each(|item| recent.push(item));
+        }
         let input = Recommendation {
             limit,
             fallback,

@@ -31,7 +31,7 @@ pub(super) struct Recommendation<'a, 'f> {
     pub(super) currency: &'a str,
     /// In the order in which they came in.
     pub(super) cart: &'f [&'f str],
-    /// The latest first.
+    /// The latest first, without those in the cart.
     pub(super) recent: &'f [&'f str],
     /// Whether cart and recent items may be looked at, other than to leave them out.
     pub(super) personal: bool,
@@ -113,8 +113,7 @@ pub(super) fn recommend<'a>(
 fn session<'f>(input: &Recommendation<'_, 'f>) -> impl Iterator<Item = &'f str> {
     let (cart, recent) = (input.cart, input.recent);
     let newest = cart.iter().rev().take(CART_ITEMS);
-    let others = recent.iter().filter(|item| !cart.contains(item));
-    newest.chain(others.take(RECENT_ITEMS)).copied()
+    newest.chain(recent.iter().take(RECENT_ITEMS)).copied()
 }
 
 /// Fills `items` with what similar sessions went on with, the best first.
@@ -191,11 +190,7 @@ fn similar<'a>(
     items: &mut Items<'a>,
 ) {
     let cart = input.cart.iter().rev().take(CART_ITEMS).map(|item| (*item, 1.0));
-    let recent = input
-        .recent
-        .iter()
-        .filter(|item| !input.cart.contains(item))
-        .take(RECENT_ITEMS);
+    let recent = input.recent.iter().take(RECENT_ITEMS);
     let recent = recent
         .zip(1u8..)
         .map(|(item, rank)| (*item, 1.0 / f64::from(rank)));

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::document::{AsOf, DecodeError, Document, Version};
 use super::mark::Mark;
 use super::{Affinity, ProfilePart, State};
+use crate::domain::compact;
 use crate::domain::consent::Consent;
 use crate::domain::ids::{SubjectId, Timestamp};
 
@@ -227,9 +228,7 @@ impl Writer {
     }
 
     fn append<T: Serialize>(&mut self, value: &T) {
-        let bytes = std::mem::take(&mut self.bytes);
-        // Writing to a vector fails only where a length is unknown, which none of our types has.
-        self.bytes = postcard::to_extend(value, bytes).unwrap_or_default();
+        compact::append(value, &mut self.bytes);
     }
 
     /// The length is known afterwards. Room is left for one byte of it, which does for most sections; a longer one is moved.

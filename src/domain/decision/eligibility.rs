@@ -1,5 +1,7 @@
 //! Which experiences may be served, and why not the others.
 
+use std::cell::OnceCell;
+
 use smallvec::SmallVec;
 
 use super::{Request, Terms, bandit, bucketing};
@@ -82,6 +84,8 @@ pub(super) struct Eligibility<'a, 'f> {
     /// By condition: 0 where it was not asked for yet, 1 false, 2 true.
     values: SmallVec<[u8; 512]>,
     pub(super) errors: u32,
+    /// What the profile remembers of experiments, gathered when one first asks: each asks for its own.
+    assignments: OnceCell<Vec<(&'f str, &'f str)>>,
 }
 
 impl<'a, 'f> Eligibility<'a, 'f> {
@@ -113,6 +117,7 @@ impl<'a, 'f> Eligibility<'a, 'f> {
             in_global_holdout,
             values,
             errors: 0,
+            assignments: OnceCell::new(),
         }
     }
 
@@ -298,9 +303,17 @@ impl<'a, 'f> Eligibility<'a, 'f> {
         }
     }
 
+    /// The variant that the shopper was first assigned in `experiment`.
+    fn assignment(&self, experiment: &str) -> Option<&'f str> {
+        let part = self.part?;
+        let all = self.assignments.get_or_init(|| part.assignments().collect());
+        let at = all.binary_search_by(|(have, _)| (*have).cmp(experiment)).ok()?;
+        all.get(at).map(|(_, variant)| *variant)
+    }
+
     /// What the profile remembers of an experiment, where its variant still exists.
     fn stored(&self, experience: &Experience) -> Option<Verdict> {
-        let assigned = self.part?.assignment(&experience.id)?;
+        let assigned = self.assignment(&experience.id)?;
         if !experience.is_experiment() {
             return None;
         }
@@ -329,8 +342,7 @@ impl<'a, 'f> Eligibility<'a, 'f> {
                 .filter_map(|member| Some((*member, self.ruleset.experiences().get(*member as usize)?)));
             experiences.map(|(index, member)| (index, &*member.id))
         };
-        let remembered =
-            members().find(|(_, id)| self.part.is_some_and(|part| part.assignment(id).is_some()));
+        let remembered = members().find(|(_, id)| self.assignment(id).is_some());
         let allowed = match remembered {
             Some((index, _)) => Some(index),
             None => bucketing::member(&group.name, subject, members()),

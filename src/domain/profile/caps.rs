@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 use smallvec::{SmallVec, smallvec};
 
+use super::cursor::{Cursor, InPlace};
 use super::mark::stable_hash;
 use crate::domain::ids::Timestamp;
 
@@ -15,7 +16,7 @@ const MAX_DAYS: usize = 3;
 /// A phone, a laptop, a tablet and one to spare.
 const MAX_SESSIONS: usize = 4;
 
-/// Decoding it allocates nothing.
+/// Reading it allocates nothing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Cap {
     latest: Timestamp,
@@ -41,6 +42,28 @@ pub enum CapWindow<'a> {
     /// A day as in [`Timestamp::day`].
     Day(i64),
     Lifetime,
+}
+
+impl<'a> InPlace<'a> for Cap {
+    fn read(cursor: &mut Cursor<'a>) -> Option<Self> {
+        let mut cap = Cap {
+            latest: Timestamp(cursor.signed()?),
+            lifetime: cursor.narrow()?,
+            days: SmallVec::new(),
+            sessions: SmallVec::new(),
+        };
+        for _ in 0..cursor.unsigned()? {
+            cap.days.push((cursor.signed()?, cursor.narrow()?));
+        }
+        for _ in 0..cursor.unsigned()? {
+            cap.sessions.push(SessionCount {
+                session: cursor.unsigned()?,
+                latest: Timestamp(cursor.signed()?),
+                count: cursor.narrow()?,
+            });
+        }
+        Some(cap)
+    }
 }
 
 impl Cap {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use super::CartOp;
+use super::cursor::{Cursor, InPlace};
 use super::mark::Mark;
 
 /// Operations kept after the last clear: more than any cart a person fills by hand, about 5 KiB encoded.
@@ -20,11 +21,11 @@ const MAX_OPERATIONS: usize = 128;
 const MAX_QUANTITY: i64 = 1_000_000;
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(super) struct Operation<T = SmolStr> {
+pub(super) struct Operation {
     pub(super) mark: Mark,
     /// The place among the operations of one event.
-    pub(super) ordinal: u16,
-    pub(super) item: T,
+    ordinal: u16,
+    pub(super) item: SmolStr,
     /// Negative removes.
     pub(super) quantity: i32,
     pub(super) price_minor: Option<i64>,
@@ -55,6 +56,28 @@ pub struct CartLine<'a> {
     pub quantity: i64,
     /// The latest known unit price.
     pub price_minor: Option<i64>,
+}
+
+/// What a stored operation does to a cart.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Change<'a> {
+    pub(super) item: &'a str,
+    pub(super) quantity: i32,
+    pub(super) price_minor: Option<i64>,
+}
+
+impl<'a> InPlace<'a> for Change<'a> {
+    #[inline]
+    fn read(cursor: &mut Cursor<'a>) -> Option<Self> {
+        Mark::skip(cursor)?;
+        // The ordinal.
+        cursor.skip()?;
+        Some(Change {
+            item: InPlace::read(cursor)?,
+            quantity: i32::try_from(cursor.signed()?).ok()?,
+            price_minor: cursor.option(Cursor::signed)?,
+        })
+    }
 }
 
 impl CartState {
@@ -113,20 +136,20 @@ impl CartState {
 }
 
 impl<'a> Cart<'a> {
-    /// What operations, in their order, leave.
-    pub(super) fn of(operations: impl Iterator<Item = Operation<&'a str>>) -> Cart<'a> {
+    /// What changes, in their order, leave.
+    pub(super) fn of(changes: impl Iterator<Item = Change<'a>>) -> Cart<'a> {
         let mut lines: Vec<CartLine<'a>> = Vec::new();
-        for operation in operations {
-            let quantity = i64::from(operation.quantity);
-            match lines.iter_mut().find(|line| line.item == operation.item) {
+        for change in changes {
+            let quantity = i64::from(change.quantity);
+            match lines.iter_mut().find(|line| line.item == change.item) {
                 Some(line) => {
                     line.quantity = (line.quantity + quantity).clamp(0, MAX_QUANTITY);
-                    line.price_minor = operation.price_minor.or(line.price_minor);
+                    line.price_minor = change.price_minor.or(line.price_minor);
                 }
                 None if quantity > 0 => lines.push(CartLine {
-                    item: operation.item,
+                    item: change.item,
                     quantity,
-                    price_minor: operation.price_minor,
+                    price_minor: change.price_minor,
                 }),
                 None => {}
             }

@@ -12,6 +12,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Affinity;
+use super::cursor::{Cursor, InPlace};
 use crate::domain::ids::Timestamp;
 
 const DAY_MS: i64 = 86_400_000;
@@ -130,6 +131,16 @@ impl DecayedWeight {
         } else {
             (-1, exponent.saturating_neg(), -mantissa)
         }
+    }
+}
+
+impl<'a> InPlace<'a> for DecayedWeight {
+    #[inline]
+    fn read(cursor: &mut Cursor<'a>) -> Option<Self> {
+        Some(DecayedWeight {
+            mantissa: cursor.float()?,
+            exponent: cursor.signed()?,
+        })
     }
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::ProfilePart;
+use super::cursor::{Cursor, InPlace};
 use super::format::{self, DocumentHead, Format};
 use crate::domain::ids::{SubjectId, Timestamp};
 
@@ -41,6 +42,16 @@ impl AsOf {
 
     pub fn iter(&self) -> impl Iterator<Item = (u16, u64)> + '_ {
         self.0.iter().copied()
+    }
+}
+
+impl<'a> InPlace<'a> for AsOf {
+    fn read(cursor: &mut Cursor<'a>) -> Option<Self> {
+        let mut partitions = SmallVec::new();
+        for _ in 0..cursor.unsigned()? {
+            partitions.push((cursor.narrow()?, cursor.unsigned()?));
+        }
+        Some(AsOf(partitions))
     }
 }
 

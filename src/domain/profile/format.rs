@@ -7,7 +7,7 @@
 //! section  = length in bytes | count | entries
 //! ```
 //!
-//! All of it is postcard. The sections are the collections of a part's [`State`], in its order: totals, five affinities, recent items, cart
+//! All of it is postcard, which writes it and decodes what is decoded whole; what is read in place is read by a [`Cursor`]. The sections are the collections of a part's [`State`], in its order: totals, five affinities, recent items, cart
 //! (the greatest clear before the count), caps, assignments. So whoever wants one of them steps over the others by their lengths.
 //!
 //! - The sections fill what follows the head exactly. Whether their entries can be read is found out by whoever reads them.
@@ -18,11 +18,12 @@ use std::marker::PhantomData;
 
 use serde::{Deserialize, Serialize};
 
+use super::cursor::{Cursor, InPlace};
 use super::document::{AsOf, DecodeError, Document, Version};
 use super::mark::Mark;
 use super::{Affinity, ProfilePart, State};
 use crate::domain::compact;
-use crate::domain::consent::Consent;
+use crate::domain::consent::{Choice, Consent, Stated};
 use crate::domain::ids::{SubjectId, Timestamp};
 
 /// The format written by this build. A build that changes a stored type takes the next number and keeps reading
@@ -101,18 +102,15 @@ pub(super) struct Sections([Section; SECTIONS]);
 
 impl Sections {
     /// Those that `rest`, the end of `bytes`, consists of.
-    fn find(bytes: &[u8], mut rest: &[u8]) -> Result<Self, DecodeError> {
+    fn find(bytes: &[u8], mut rest: Cursor<'_>) -> Option<Self> {
         let mut sections = Sections::default();
         for section in &mut sections.0 {
-            let (len, body) = take::<u32>(rest)?;
-            let start = u32::try_from(bytes.len() - body.len()).map_err(|_| DecodeError::Malformed)?;
-            rest = body.get(len as usize..).ok_or(DecodeError::Malformed)?;
+            let len = rest.narrow()?;
+            let start = u32::try_from(bytes.len().checked_sub(rest.rest().len())?).ok()?;
+            rest.bytes(u64::from(len))?;
             *section = Section { start, len };
         }
-        match rest.is_empty() {
-            true => Ok(sections),
-            false => Err(DecodeError::Malformed),
-        }
+        rest.rest().is_empty().then_some(sections)
     }
 
     /// One section of the bytes in which they were found.
@@ -128,39 +126,37 @@ impl Sections {
 /// Entries of a section, decoded one after the other out of its bytes. They end at the first that cannot be read.
 #[derive(Debug, Clone)]
 pub(super) struct Entries<'a, T> {
-    rest: &'a [u8],
+    rest: Cursor<'a>,
     left: u64,
     entry: PhantomData<T>,
 }
 
-impl<'a, T: Deserialize<'a>> Entries<'a, T> {
+impl<'a, T: InPlace<'a>> Entries<'a, T> {
     pub(super) fn of(section: &'a [u8]) -> Self {
-        // Where the count cannot be read, there are none.
-        let (left, rest) = take(section).unwrap_or((0, &[]));
+        Entries::behind(Cursor::new(section))
+    }
+
+    /// Those that follow in a section, behind their count. Where that cannot be read, there are none.
+    pub(super) fn behind(mut rest: Cursor<'a>) -> Self {
         Entries {
+            left: rest.unsigned().unwrap_or(0),
             rest,
-            left,
             entry: PhantomData,
         }
     }
 }
 
-impl<'a, T: Deserialize<'a>> Iterator for Entries<'a, T> {
+impl<'a, T: InPlace<'a>> Iterator for Entries<'a, T> {
     type Item = T;
 
     #[inline]
     fn next(&mut self) -> Option<T> {
         self.left = self.left.checked_sub(1)?;
-        match take(self.rest) {
-            Ok((entry, rest)) => {
-                self.rest = rest;
-                Some(entry)
-            }
-            Err(_) => {
-                self.left = 0;
-                None
-            }
+        let entry = T::read(&mut self.rest);
+        if entry.is_none() {
+            self.left = 0;
         }
+        entry
     }
 }
 
@@ -262,15 +258,68 @@ pub(super) fn read_heads(
     bytes: &[u8],
     body: &[u8],
 ) -> Result<(DocumentHead, PartHead, Sections), DecodeError> {
-    let (document, body) = take(body)?;
-    let (part, body) = take(body)?;
-    Ok((document, part, Sections::find(bytes, body)?))
+    let mut cursor = Cursor::new(body);
+    let mut read = || {
+        let document = DocumentHead::read(&mut cursor)?;
+        let part = PartHead::read(&mut cursor)?;
+        Some((document, part, Sections::find(bytes, cursor)?))
+    };
+    read().ok_or(DecodeError::Malformed)
+}
+
+impl<'a> InPlace<'a> for DocumentHead {
+    fn read(cursor: &mut Cursor<'a>) -> Option<Self> {
+        let version = Version {
+            epoch: cursor.unsigned()?,
+            n: cursor.unsigned()?,
+        };
+        Some(DocumentHead {
+            version,
+            as_of: AsOf::read(cursor)?,
+            linked_user: cursor.option(<&str>::read)?.map(SubjectId::from_stored),
+            stored_at: time(cursor)?,
+        })
+    }
+}
+
+impl<'a> InPlace<'a> for PartHead {
+    fn read(cursor: &mut Cursor<'a>) -> Option<Self> {
+        let generation = cursor.narrow()?;
+        let consent = Consent {
+            analytics: cursor.option(stated)?,
+            personalization: cursor.option(stated)?,
+        };
+        Some(PartHead {
+            generation,
+            consent,
+            events: cursor.signed()?,
+            first_seen: cursor.option(time)?,
+            last_seen: cursor.option(time)?,
+            last_order: cursor.option(time)?,
+            checkout_step: cursor.option(|cursor| Some((Mark::read(cursor)?, cursor.narrow()?)))?,
+        })
+    }
+}
+
+fn time(cursor: &mut Cursor<'_>) -> Option<Timestamp> {
+    cursor.signed().map(Timestamp)
+}
+
+fn stated(cursor: &mut Cursor<'_>) -> Option<Stated> {
+    Some(Stated {
+        received_at: time(cursor)?,
+        choice: match cursor.unsigned()? {
+            0 => Choice::Granted,
+            1 => Choice::Denied,
+            _ => return None,
+        },
+    })
 }
 
 /// A whole part.
 pub(super) fn read_part(body: &[u8]) -> Result<ProfilePart, DecodeError> {
     let (head, rest) = take::<PartHead>(body)?;
-    let sections = Sections::find(body, rest)?;
+    let sections = Sections::find(body, Cursor::new(rest)).ok_or(DecodeError::Malformed)?;
     let section = |at| sections.get(body, at);
     let mut affinities: [_; Affinity::ALL.len()] = Default::default();
     for affinity in Affinity::ALL {

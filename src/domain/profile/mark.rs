@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::cursor::{Cursor, InPlace};
 use crate::domain::ids::{Stamp, Timestamp};
 
 /// `(time, hash of the event id)`.
@@ -21,6 +22,25 @@ impl From<&Stamp> for Mark {
             time: stamp.time,
             tie: (stable_hash(stamp.event_id.as_bytes()) >> 32) as u32,
         }
+    }
+}
+
+impl Mark {
+    /// Steps over a mark: what is stored is in order already.
+    #[inline]
+    pub(super) fn skip(cursor: &mut Cursor<'_>) -> Option<()> {
+        cursor.skip()?;
+        cursor.skip()
+    }
+}
+
+impl<'a> InPlace<'a> for Mark {
+    #[inline]
+    fn read(cursor: &mut Cursor<'a>) -> Option<Self> {
+        Some(Mark {
+            time: Timestamp(cursor.signed()?),
+            tie: cursor.narrow()?,
+        })
     }
 }
 

@@ -24,6 +24,7 @@
 mod bounded;
 mod caps;
 mod cart;
+mod cursor;
 mod decay;
 mod document;
 mod fold;
@@ -182,15 +183,15 @@ struct Totals {
 /// The variant that one identity was first assigned. Ordered: what a user was assigned goes before what was assigned to a
 /// guest who became that user, then the earliest goes first.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-struct Assigned<T = SmolStr> {
+struct Assigned {
     is_guest: bool,
     mark: Mark,
-    variant: T,
+    variant: SmolStr,
 }
 
 /// An item with the latest event that showed it. Sorted by mark, latest first.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-struct RecentItem<T = SmolStr> {
+struct RecentItem {
     mark: Mark,
-    item: T,
+    item: SmolStr,
 }

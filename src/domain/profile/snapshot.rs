@@ -9,18 +9,15 @@
 //! - What asks for the same section often ([`Snapshot::weights`], [`Snapshot::purchases`]) takes it at once.
 
 use bytes::Bytes;
-use serde::Deserialize;
 use smallvec::SmallVec;
 
-use super::cart::Operation;
+use super::cart::Change;
+use super::cursor::{Cursor, InPlace};
 use super::format::{
     self, ASSIGNMENTS, CAPS, CART, DocumentHead, Entries, Format, PartHead, RECENT, Sections,
 };
 use super::mark::Mark;
-use super::{
-    Affinity, AsOf, Assigned, Cap, CapWindow, Cart, DecayedWeight, DecodeError, Document, RecentItem, Totals,
-    Version,
-};
+use super::{Affinity, AsOf, Cap, CapWindow, Cart, DecayedWeight, DecodeError, Document, Totals, Version};
 use crate::domain::consent::{Choice, Consent};
 use crate::domain::ids::{SubjectId, Timestamp};
 
@@ -252,18 +249,17 @@ impl Snapshot {
     /// Distinct items, the one seen latest first.
     pub fn recent_items(&self) -> impl Iterator<Item = &str> {
         let recent = self.entries(RECENT);
-        recent.map(|recent: RecentItem<&str>| recent.item)
+        recent.map(|Recent(item)| item)
     }
 
     /// The open cart.
     pub fn cart(&self) -> Cart<'_> {
-        let section = self.sections.get(&self.bytes, CART);
+        let mut cursor = Cursor::new(self.sections.get(&self.bytes, CART));
         // In front of the operations is the greatest clear, which has taken away what it cleared.
-        let operations = match format::take::<Option<Mark>>(section) {
-            Ok((_, operations)) => operations,
-            Err(_) => &[],
-        };
-        Cart::of(Entries::<Operation<&str>>::of(operations))
+        match cursor.option(Mark::skip) {
+            Some(_) => Cart::of(Entries::<Change<'_>>::behind(cursor)),
+            None => Cart::default(),
+        }
     }
 
     /// How often an experience was served within `window`.
@@ -274,30 +270,66 @@ impl Snapshot {
 
     /// The variant that the shopper was first assigned in `experiment`.
     pub fn assignment(&self, experiment: &str) -> Option<&str> {
-        let assigned: Option<Assigned<&str>> = self.find(ASSIGNMENTS, experiment);
-        assigned.map(|assigned| assigned.variant)
+        self.find(ASSIGNMENTS, experiment).map(|Variant(variant)| variant)
     }
 
     /// All assignments as `(experiment, variant)`, in alphabetical order.
     pub fn assignments(&self) -> impl Iterator<Item = (&str, &str)> {
         let assignments = self.entries(ASSIGNMENTS);
-        assignments.map(|(experiment, assigned): (&str, Assigned<&str>)| (experiment, assigned.variant))
+        assignments.map(|(experiment, Variant(variant))| (experiment, variant))
     }
 
     pub(super) fn totals(&self) -> Entries<'_, (&str, Totals)> {
         self.entries(format::TOTALS)
     }
 
-    fn entries<'a, T: Deserialize<'a>>(&'a self, section: usize) -> Entries<'a, T> {
+    fn entries<'a, T: InPlace<'a>>(&'a self, section: usize) -> Entries<'a, T> {
         Entries::of(self.sections.get(&self.bytes, section))
     }
 
     /// The entry of `key`, in a section that is sorted by key.
-    fn find<'a, T: Deserialize<'a>>(&'a self, section: usize, key: &str) -> Option<T> {
+    fn find<'a, T: InPlace<'a>>(&'a self, section: usize, key: &str) -> Option<T> {
         let mut entries: Entries<'a, (&'a str, T)> = self.entries(section);
         entries
             .find(|(have, _)| *have >= key)
             .filter(|(have, _)| *have == key)
             .map(|(_, value)| value)
+    }
+}
+
+impl<'a> InPlace<'a> for Totals {
+    #[inline]
+    fn read(cursor: &mut Cursor<'a>) -> Option<Self> {
+        Some(Totals {
+            orders: cursor.signed()?,
+            cancelled: cursor.signed()?,
+            revenue_minor: cursor.signed()?,
+            refunds: cursor.signed()?,
+            refunded_minor: cursor.signed()?,
+        })
+    }
+}
+
+/// The item of a [`RecentItem`](super::RecentItem).
+struct Recent<'a>(&'a str);
+
+impl<'a> InPlace<'a> for Recent<'a> {
+    #[inline]
+    fn read(cursor: &mut Cursor<'a>) -> Option<Self> {
+        Mark::skip(cursor)?;
+        InPlace::read(cursor).map(Recent)
+    }
+}
+
+/// The variant of an [`Assigned`](super::Assigned).
+struct Variant<'a>(&'a str);
+
+impl<'a> InPlace<'a> for Variant<'a> {
+    #[inline]
+    fn read(cursor: &mut Cursor<'a>) -> Option<Self> {
+        // Whether it was a guest's.
+        cursor.flag()?;
+        Mark::skip(cursor)?;
+        InPlace::read(cursor).map(Variant)
     }
 }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::cart::Operation;
+use super::cart::Change;
 use super::format::Entries;
 use super::tests::{DAY_MS, NOW, any_history, folded};
 use super::*;
@@ -315,14 +315,12 @@ proptest! {
 
         let recent: Vec<&str> = state.recent.iter().map(|recent| &*recent.item).collect();
         prop_assert_eq!(profile.recent_items().collect::<Vec<_>>(), recent);
-        let operations = state.cart.operations.iter().map(|operation| Operation {
-            mark: operation.mark,
-            ordinal: operation.ordinal,
-            item: &*operation.item,
+        let changes = state.cart.operations.iter().map(|operation| Change {
+            item: &operation.item,
             quantity: operation.quantity,
             price_minor: operation.price_minor,
         });
-        prop_assert_eq!(profile.cart(), Cart::of(operations));
+        prop_assert_eq!(profile.cart(), Cart::of(changes));
 
         for n in 0..4 {
             let experience = format!("exp{n}");

@@ -156,7 +156,7 @@ pub trait EventQueue: Send + Sync + std::fmt::Debug {
         self.append_records(partition, &records).await
     }
 
-    /// The same of records that are encoded already. Once it returns, nobody else holds on to them.
+    /// The same of records that are encoded already. Nobody else holds on to them once they are durable.
     async fn append_records(&self, partition: u16, records: &Arc<Records>) -> Result<u64, AppendError>;
 
     /// Reads from `from` on; empty when nothing arrived within `limits.wait`.

@@ -12,7 +12,7 @@ use crate::domain::event::{Event, EventHead};
 pub(super) const PREFIX_BYTES: usize = 4;
 
 /// Records in the order in which they are to be appended.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Records {
     /// Each behind its length.
     bytes: Vec<u8>,
@@ -27,9 +27,10 @@ impl Records {
         });
     }
 
-    /// Takes an event of this head; `body` appends its body, of about `body_bytes`.
+    /// Takes an event of this head; `body` appends its body, of about `body_bytes`. Should it panic, nothing was taken.
     pub fn push_with(&mut self, head: &EventHead<'_>, body_bytes: usize, body: impl FnOnce(&mut Vec<u8>)) {
-        let start = self.bytes.len();
+        let start = self.size_bytes();
+        self.bytes.truncate(start);
         self.bytes.extend_from_slice(&[0; PREFIX_BYTES]);
         record::encode_head(head, body_bytes, &mut self.bytes);
         body(&mut self.bytes);
@@ -55,7 +56,7 @@ impl Records {
     }
 
     pub fn size_bytes(&self) -> usize {
-        self.bytes.len()
+        self.ends.last().copied().unwrap_or(0)
     }
 
     /// What the memory that it keeps takes.
@@ -74,7 +75,8 @@ impl Records {
 
     /// All of them, each behind its length.
     pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes
+        // Behind the last there may be one whose body was never finished.
+        self.bytes.get(..self.size_bytes()).unwrap_or_default()
     }
 
     /// Each without its length.
@@ -88,6 +90,12 @@ impl Records {
     }
 }
 
+impl PartialEq for Records {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes() == other.bytes()
+    }
+}
+
 impl<'e> FromIterator<&'e Event> for Records {
     fn from_iter<I: IntoIterator<Item = &'e Event>>(events: I) -> Self {
         let mut records = Records::default();
@@ -95,5 +103,62 @@ impl<'e> FromIterator<&'e Event> for Records {
             records.push(event);
         }
         records
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+    use crate::domain::consent::ConsentStatement;
+    use crate::domain::event::Source;
+    use crate::domain::ids::{Environment, Shop, Timestamp};
+
+    fn event(id: &str, body: &'static [u8]) -> Event {
+        Event {
+            shop: Shop::new("acme", Environment::Live).unwrap(),
+            source: Source::Server,
+            event_id: id.into(),
+            name: "Item Viewed".into(),
+            anonymous: None,
+            user: None,
+            claimed_user: None,
+            session: Some("s".into()),
+            event_time: Timestamp(1),
+            received_at: Timestamp(2),
+            consent: ConsentStatement::default(),
+            quarantine: None,
+            body: Bytes::from_static(body),
+        }
+    }
+
+    #[test]
+    fn events_come_back_by_their_places() {
+        let events = [event("1", b"{}"), event("2", b""), event("3", b"[1]")];
+        let mut records: Records = events.iter().collect();
+        assert_eq!((records.len(), records.size_bytes()), (3, records.bytes().len()));
+        for (index, event) in events.iter().enumerate() {
+            assert_eq!(records.event(index).as_ref(), Ok(event));
+        }
+        assert_eq!(records.event(3), Err(RecordError::Malformed));
+        records.clear();
+        assert!(records.is_empty() && records.bytes().is_empty());
+    }
+
+    #[test]
+    fn a_body_that_panics_leaves_nothing_behind() {
+        let (first, second) = (event("1", b"{}"), event("2", b"[]"));
+        let mut records: Records = [&first].into_iter().collect();
+        let torn = catch_unwind(AssertUnwindSafe(|| {
+            records.push_with(&second.head(), 0, |out| {
+                out.push(b'[');
+                panic!("half-way");
+            });
+        }));
+        assert!(torn.is_err());
+        assert_eq!(records, [&first].into_iter().collect());
+        records.push(&second);
+        assert_eq!(records, [&first, &second].into_iter().collect());
     }
 }

@@ -79,16 +79,18 @@ impl Draft {
     }
 }
 
-/// The whole profile that was read. One that is damaged counts as one that could not be read.
+/// The whole profile that was read. One that is damaged counts as one that could not be read; what it says of consent could be, and
+/// holds.
 fn decode(read: &mut Read) -> Document {
-    match read.profile.as_deref().map(Snapshot::document) {
-        Some(Ok(document)) => document,
-        Some(Err(error)) => {
-            tracing::warn!(error = %error, "a profile is damaged, and counts as not read");
-            read.profile = None;
-            read.incomplete = true;
-            Document::default()
+    let Some(profile) = &read.profile else {
+        return Document::default();
+    };
+    profile.document().unwrap_or_else(|error| {
+        tracing::warn!(error = %error, "a profile is damaged, and counts as not read");
+        read.incomplete = true;
+        Document {
+            part: ProfilePart::remembering(*profile.consent()),
+            ..Document::default()
         }
-        None => Document::default(),
-    }
+    })
 }

@@ -218,6 +218,38 @@ fn a_damaged_profile_counts_as_not_read_once_something_is_folded_into_it() {
 }
 
 #[test]
+fn what_a_damaged_profile_says_of_consent_holds() {
+    let (overlay, who) = (Overlay::new(OverlayLimits::default()), guest("a"));
+    let denied = Event {
+        quarantine: Some("quota".into()),
+        consent: ConsentStatement {
+            analytics: Some(Choice::Denied),
+            personalization: None,
+        },
+        ..added(1, &who)
+    };
+    overlay.add(0, 1, denied);
+    let mut draft = draft(None);
+    assert!(overlay.fold(&who, &mut draft, true, &AsOf::default()));
+    let mut bytes = draft.finish().profile.unwrap().bytes().to_vec();
+    // The count of the last section.
+    *bytes.last_mut().unwrap() = 9;
+
+    let overlay = Overlay::new(OverlayLimits::default());
+    overlay.add(0, 7, added(7, &who));
+    overlay.add(0, 8, added(8, &who));
+    let damaged = Snapshot::read(bytes.into()).unwrap();
+    let mut draft = Draft::from(Read::of(Arc::new(damaged), ReadSource::Hot));
+    overlay.fold(&who, &mut draft, true, &AsOf::default());
+    draft.part();
+    let read = draft.finish();
+    assert!(read.incomplete);
+    let profile = read.profile.unwrap();
+    assert!(!profile.analytics_allowed(Choice::Granted));
+    assert_eq!(profile.cart().count, 0);
+}
+
+#[test]
 fn joined_profiles_are_encoded_once_for_both() {
     let (overlay, user, who) = (Overlay::new(OverlayLimits::default()), guest("u"), guest("a"));
     let read = |subject: &SubjectId, stored: Option<Document>| {

@@ -159,6 +159,11 @@ pub trait EventQueue: Send + Sync + std::fmt::Debug {
     /// The same of records that are encoded already. Nobody else holds on to them once they are durable.
     async fn append_records(&self, partition: u16, records: &Arc<Records>) -> Result<u64, AppendError>;
 
+    /// The most bytes that one append may have.
+    fn append_bytes(&self) -> usize {
+        usize::MAX
+    }
+
     /// Reads from `from` on; empty when nothing arrived within `limits.wait`.
     async fn read(&self, from: Position, limits: ReadLimits) -> Result<Vec<Entry>, ReadError>;
 

@@ -7,7 +7,8 @@ use crate::domain::event::EventHead;
 use crate::ingest::spread::{self, Spread};
 use crate::queue::{AppendError, EventQueue, Records};
 
-/// A batch takes so many records, or bytes. More: an append and its sync take longer. Fewer: more of them.
+/// A batch takes so many records, or bytes; fewer where the log takes little at once. More: an append and its sync take longer. Fewer:
+/// more of them.
 const MAX_RECORDS: usize = 512;
 const MAX_BYTES: usize = 512 * 1024;
 
@@ -51,8 +52,8 @@ impl Batch {
         self.touches_profile
     }
 
-    fn is_full(&self) -> bool {
-        self.count >= MAX_RECORDS || self.bytes >= MAX_BYTES
+    fn is_full(&self, max_bytes: usize) -> bool {
+        self.count >= MAX_RECORDS || self.bytes >= max_bytes
     }
 
     pub(super) fn push(&mut self, partition: u16, entry: Entry<'_, impl FnOnce(&mut Vec<u8>)>) {
@@ -81,15 +82,30 @@ pub(super) struct Entry<'a, W> {
 }
 
 /// All that wait, and the buffers of those that did.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Waiting {
+    max_bytes: usize,
     batches: VecDeque<Batch>,
     spares: Vec<Arc<Records>>,
 }
 
 impl Waiting {
+    /// For a log that takes so many bytes in one append.
+    pub(super) fn new(append_bytes: usize) -> Self {
+        Waiting {
+            // The last record goes over it, and is smaller than the other half.
+            max_bytes: MAX_BYTES.min(append_bytes / 2),
+            batches: VecDeque::new(),
+            spares: Vec::new(),
+        }
+    }
+
     pub(super) fn push(&mut self, partition: u16, entry: Entry<'_, impl FnOnce(&mut Vec<u8>)>) {
-        if self.batches.back().is_none_or(Batch::is_full) {
+        if self
+            .batches
+            .back()
+            .is_none_or(|batch| batch.is_full(self.max_bytes))
+        {
             let mut batch = Batch::default();
             if let Some(spare) = self.spares.pop() {
                 batch.spread.share(partition).records = spare;
@@ -111,7 +127,7 @@ impl Waiting {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.first().is_some_and(Batch::is_full)
+        self.first().is_some_and(|batch| batch.is_full(self.max_bytes))
     }
 
     pub(super) fn give_back(&mut self, mut records: Arc<Records>) {
@@ -162,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_batch_ends_with_its_records_or_bytes_and_its_buffer_is_used_again() {
-        let mut waiting = Waiting::default();
+        let mut waiting = Waiting::new(usize::MAX);
         for record in 0..MAX_RECORDS + 1 {
             assert_eq!(waiting.is_full(), record == MAX_RECORDS);
             push(&mut waiting, 1, false);

@@ -200,7 +200,7 @@ pub fn recorder(
     let shared = Arc::new(Shared {
         partitions: queue.partitions(),
         places: Semaphore::new(PLACES),
-        waiting: Mutex::default(),
+        waiting: Mutex::new(Waiting::new(queue.append_bytes())),
         arrived: Notify::new(),
         filled: Notify::new(),
     });
@@ -360,6 +360,9 @@ mod tests {
     use crate::profiles::OverlayLimits;
     use crate::queue::{self, QueueConfig};
 
+    /// Some thirty kilobytes of records.
+    const MANY: u64 = 300;
+
     fn record(recorder: &Recorder, touches_profile: bool) {
         let shop = Shop::new("acme", Environment::Live).unwrap();
         let record = DecisionRecord::<Arc<str>> {
@@ -380,7 +383,7 @@ mod tests {
         });
     }
 
-    async fn rig() -> (tempfile::TempDir, Arc<dyn EventQueue>, Recorder, RecorderWorker) {
+    async fn rig(segment_bytes: u64) -> (tempfile::TempDir, Arc<dyn EventQueue>, Recorder, RecorderWorker) {
         let folder = tempfile::tempdir().unwrap();
         let config = QueueConfig {
             url: format!("disk:{}", folder.path().display()),
@@ -388,7 +391,7 @@ mod tests {
             limit_bytes: 64 << 20,
             retain: Duration::ZERO,
             retain_bytes: 0,
-            segment_bytes: 1 << 20,
+            segment_bytes,
         };
         let queue = queue::open(&config).await.unwrap();
         let overlay = Arc::new(Overlay::new(OverlayLimits::default()));
@@ -398,7 +401,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_batch_waits_longer_where_no_profile_does() {
-        let (_folder, queue, recorder, worker) = rig().await;
+        let (_folder, queue, recorder, worker) = rig(1 << 20).await;
         // What was there, what comes after two and a half lingers, how many lingers the batch takes, and its records.
         for (first, later, lingers, records) in [
             (false, None, LINGERS, 1),
@@ -450,8 +453,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn no_batch_is_larger_than_what_the_log_takes() {
+        let (_folder, queue, recorder, worker) = rig(8 * 1024).await;
+        for _ in 0..MANY {
+            record(&recorder, false);
+        }
+        let stop = CancellationToken::new();
+        stop.cancel();
+        worker.run(stop).await;
+        assert_eq!(queue.extent(0).await.unwrap().next, MANY);
+        queue.close().await;
+    }
+
+    #[tokio::test]
     async fn what_was_permitted_before_the_stop_is_appended() {
-        let (_folder, queue, recorder, worker) = rig().await;
+        let (_folder, queue, recorder, worker) = rig(1 << 20).await;
         let stop = CancellationToken::new();
         record(&recorder, true);
         let (skipped, late) = (recorder.permit().unwrap(), recorder.permit().unwrap());

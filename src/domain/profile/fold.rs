@@ -20,6 +20,14 @@ pub(super) const MAX_CAPS: usize = 64;
 pub(super) const MAX_ASSIGNMENTS: usize = 64;
 
 impl ProfilePart {
+    /// A part of which nothing is known but `consent`.
+    pub fn remembering(consent: Consent) -> Self {
+        ProfilePart {
+            consent,
+            ..ProfilePart::default()
+        }
+    }
+
     /// How often the part was reset; see [`ProfilePart::fold`].
     pub fn generation(&self) -> u32 {
         self.generation

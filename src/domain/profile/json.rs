@@ -59,9 +59,11 @@ impl Serialize for View<'_> {
         map.serialize_entry("first_seen_ms", &profile.first_seen())?;
         map.serialize_entry("last_seen_ms", &profile.last_seen())?;
         map.serialize_entry("last_order_ms", &profile.last_order())?;
-        map.serialize_entry("orders", &profile.orders())?;
-        map.serialize_entry("cancelled_orders", &profile.cancelled_orders())?;
-        map.serialize_entry("refunds", &profile.refunds())?;
+        // The amounts follow by currency.
+        let counts = profile.purchases("");
+        map.serialize_entry("orders", &counts.orders)?;
+        map.serialize_entry("cancelled_orders", &counts.cancelled_orders)?;
+        map.serialize_entry("refunds", &counts.refunds)?;
         let totals = profile.totals().map(|(currency, totals)| {
             let view = CurrencyView {
                 orders: totals.orders,

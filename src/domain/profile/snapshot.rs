@@ -181,34 +181,6 @@ impl Snapshot {
         sum
     }
 
-    /// Orders that stand, in all currencies.
-    pub fn orders(&self) -> i64 {
-        self.purchases("").orders
-    }
-
-    pub fn cancelled_orders(&self) -> i64 {
-        self.purchases("").cancelled_orders
-    }
-
-    pub fn refunds(&self) -> i64 {
-        self.purchases("").refunds
-    }
-
-    /// Revenue of the orders that stand, before refunds, in minor units of `currency`.
-    pub fn revenue_minor(&self, currency: &str) -> i64 {
-        self.purchases(currency).revenue_minor
-    }
-
-    /// Refunded so far, positive, in minor units of `currency`.
-    pub fn refunded_minor(&self, currency: &str) -> i64 {
-        self.purchases(currency).refunded_minor
-    }
-
-    /// The mean value of an order in `currency`; `None` without one.
-    pub fn average_order_minor(&self, currency: &str) -> Option<i64> {
-        self.purchases(currency).average_order_minor
-    }
-
     /// The currency of most orders, else of most refunds (a history may begin after the orders); ties go to the
     /// alphabet.
     pub fn main_currency(&self) -> Option<&str> {
@@ -266,11 +238,6 @@ impl Snapshot {
     pub fn cap_count(&self, experience: &str, window: CapWindow<'_>) -> u32 {
         let cap: Option<Cap> = self.find(CAPS, experience);
         cap.map_or(0, |cap| cap.count(window))
-    }
-
-    /// The variant that the shopper was first assigned in `experiment`.
-    pub fn assignment(&self, experiment: &str) -> Option<&str> {
-        self.find(ASSIGNMENTS, experiment).map(|Variant(variant)| variant)
     }
 
     /// All assignments as `(experiment, variant)`, in alphabetical order.

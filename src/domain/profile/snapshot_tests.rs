@@ -56,6 +56,30 @@ fn document(part: ProfilePart) -> Document {
     document
 }
 
+impl Snapshot {
+    /// The variant that the shopper was first assigned in `experiment`.
+    pub(crate) fn assignment(&self, experiment: &str) -> Option<&str> {
+        let mut assignments = self.assignments();
+        assignments.find_map(|(have, variant)| (have == experiment).then_some(variant))
+    }
+}
+
+/// A part of which these are the recent items.
+fn recent(items: impl Iterator<Item = Delta>) -> ProfilePart {
+    let mut part = ProfilePart::default();
+    let stamp = Stamp {
+        time: NOW,
+        event_id: "e".into(),
+    };
+    let contribution = Contribution {
+        stamp,
+        deltas: items.collect(),
+        resets: false,
+    };
+    part.fold(&contribution, 0);
+    part
+}
+
 /// Asks for everything, and returns how many entries there were.
 fn read_all(profile: &Snapshot) -> usize {
     let weights = Affinity::ALL.map(|affinity| {
@@ -105,7 +129,7 @@ fn a_part_of_the_former_format_is_read() {
         }
     );
     assert_eq!(
-        (profile.main_currency(), profile.refunded_minor("EUR")),
+        (profile.main_currency(), profile.purchases("EUR").refunded_minor),
         (Some("GBP"), 250)
     );
     let keys = |affinity| {
@@ -203,20 +227,7 @@ fn long_sections_have_longer_lengths() {
         let deltas = (0..24).map(|n| Delta::RecentItem {
             item: format!("{n:02}{}", "x".repeat(length)).into(),
         });
-        let mut part = ProfilePart::default();
-        let stamp = Stamp {
-            time: NOW,
-            event_id: "e".into(),
-        };
-        part.fold(
-            &Contribution {
-                stamp,
-                deltas: deltas.collect(),
-                resets: false,
-            },
-            0,
-        );
-        let document = document(part);
+        let document = document(recent(deltas));
         let profile = Snapshot::of(&document);
         assert_eq!(profile.recent_items().count(), 24);
         assert_eq!(Snapshot::read(profile.bytes().clone()).as_ref(), Ok(&profile));
@@ -227,19 +238,7 @@ fn long_sections_have_longer_lengths() {
 #[test]
 fn a_text_that_is_none_ends_its_section_and_is_told_to_who_folds() {
     let deltas = ["tea", "cup", "pen"].map(|item| Delta::RecentItem { item: item.into() });
-    let mut part = ProfilePart::default();
-    let stamp = Stamp {
-        time: NOW,
-        event_id: "e".into(),
-    };
-    part.fold(
-        &Contribution {
-            stamp,
-            deltas: deltas.to_vec(),
-            resets: false,
-        },
-        0,
-    );
+    let part = recent(deltas.into_iter());
     let mut bytes = document(part).encode();
     let whole: Vec<String> = Snapshot::read(bytes.clone().into())
         .unwrap()
@@ -285,16 +284,16 @@ proptest! {
         let totals: Vec<(&str, Totals)> = state.totals.iter().map(|(key, totals)| (key, *totals)).collect();
         prop_assert_eq!(profile.totals().collect::<Vec<_>>(), totals.clone());
         let sum = |field: fn(&Totals) -> i64| totals.iter().fold(0i64, |sum, (_, totals)| sum.wrapping_add(field(totals)));
-        prop_assert_eq!(profile.orders(), sum(|totals| totals.orders));
-        prop_assert_eq!(profile.cancelled_orders(), sum(|totals| totals.cancelled));
-        prop_assert_eq!(profile.refunds(), sum(|totals| totals.refunds));
+        prop_assert_eq!(profile.purchases("").orders, sum(|totals| totals.orders));
+        prop_assert_eq!(profile.purchases("").cancelled_orders, sum(|totals| totals.cancelled));
+        prop_assert_eq!(profile.purchases("").refunds, sum(|totals| totals.refunds));
         for (currency, totals) in &totals {
-            prop_assert_eq!(profile.revenue_minor(currency), totals.revenue_minor);
-            prop_assert_eq!(profile.refunded_minor(currency), totals.refunded_minor);
+            prop_assert_eq!(profile.purchases(currency).revenue_minor, totals.revenue_minor);
+            prop_assert_eq!(profile.purchases(currency).refunded_minor, totals.refunded_minor);
             let mean = (totals.orders > 0).then(|| totals.revenue_minor / totals.orders);
-            prop_assert_eq!(profile.average_order_minor(currency), mean);
+            prop_assert_eq!(profile.purchases(currency).average_order_minor, mean);
         }
-        prop_assert_eq!(profile.revenue_minor("other"), 0);
+        prop_assert_eq!(profile.purchases("other").revenue_minor, 0);
 
         for affinity in Affinity::ALL {
             let weights = profile.weights(affinity);

@@ -212,6 +212,10 @@ impl EventQueue for DiskLog {
         Arc::new(Whole)
     }
 
+    fn append_bytes(&self) -> usize {
+        self.core.settings.append_bytes()
+    }
+
     async fn append(&self, partition: u16, events: &[Event]) -> Result<u64, AppendError> {
         let mut records = self.core.inbox.spare();
         events.iter().for_each(|event| records.push(event));
@@ -236,7 +240,7 @@ impl EventQueue for DiskLog {
             return Ok(lock_of(&self.core.ledger).next());
         }
         let size_bytes = records.bytes().len();
-        let limit_bytes = self.core.settings.append_bytes();
+        let limit_bytes = self.append_bytes();
         if size_bytes > limit_bytes {
             return Err(AppendError::TooLarge {
                 size_bytes,

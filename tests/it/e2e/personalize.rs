@@ -455,7 +455,7 @@ async fn a_record_holds_what_is_needed_to_decide_again_and_nobodys_raw_id(stack:
         .decode(facts["profile"].as_str().unwrap())
         .unwrap();
     let profile = cartwright::domain::profile::Snapshot::read(bytes.into()).unwrap();
-    assert_eq!(profile.orders(), 1);
+    assert_eq!(profile.purchases("").orders, 1);
     api.stop().await;
 }
 

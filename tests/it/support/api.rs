@@ -256,6 +256,10 @@ impl EventQueue for SwitchedQueue {
         Arc::clone(&self.0).leases()
     }
 
+    fn append_bytes(&self) -> usize {
+        self.0.append_bytes()
+    }
+
     async fn append_records(&self, partition: u16, records: &Arc<Records>) -> Result<u64, AppendError> {
         if self.1.pass().await {
             return Err(AppendError::Full {

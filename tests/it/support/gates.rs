@@ -115,6 +115,10 @@ impl EventQueue for GatedQueue {
         Arc::clone(&self.inner).leases()
     }
 
+    fn append_bytes(&self) -> usize {
+        self.inner.append_bytes()
+    }
+
     async fn append_records(&self, partition: u16, records: &Arc<Records>) -> Result<u64, AppendError> {
         let appended = self.inner.append_records(partition, records).await;
         self.gates.appended.pass().await;

@@ -10,10 +10,10 @@ use super::{Backend, Lane, permutations};
 async fn totals(lane: &Lane, subject: &SubjectId) -> (i64, i64, i64, i64) {
     match lane.document(subject).await {
         Some(profile) => (
-            profile.orders(),
-            profile.cancelled_orders(),
-            profile.revenue_minor("EUR"),
-            profile.refunded_minor("EUR"),
+            profile.purchases("").orders,
+            profile.purchases("").cancelled_orders,
+            profile.purchases("EUR").revenue_minor,
+            profile.purchases("EUR").refunded_minor,
         ),
         None => (0, 0, 0, 0),
     }

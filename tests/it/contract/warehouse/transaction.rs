@@ -48,7 +48,11 @@ pub(super) async fn a_batch_is_applied_whole(backend: &dyn Backend) {
     assert!(ann.as_of().covers(0, 7) && !ann.as_of().covers(0, 8));
     let cyd = lane.document(&user("cyd")).await.unwrap();
     assert_eq!(
-        (cyd.orders(), cyd.revenue_minor("EUR"), cyd.refunded_minor("EUR")),
+        (
+            cyd.purchases("").orders,
+            cyd.purchases("EUR").revenue_minor,
+            cyd.purchases("EUR").refunded_minor
+        ),
         (1, 1_500, 500)
     );
 
@@ -384,7 +388,7 @@ pub(super) async fn an_apply_cut_short_leaves_all_or_nothing(backend: &dyn Backe
         let orders = next
             .document(&guest("ann"))
             .await
-            .map_or(0, |document| document.orders());
+            .map_or(0, |document| document.purchases("").orders);
         assert_eq!(orders, reached as i64, "after {polls} polls");
         lane = Lane {
             offset: reached,

@@ -15,7 +15,7 @@ DENY         := $(shell command -v cargo-deny 2>/dev/null)
 FUZZ_SECONDS ?= 300
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long lint audit bench fuzz sqlx clean
+.PHONY: help demo test test-long lint audit bench pgo fuzz sqlx clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ audit: ## known vulnerabilities; fetches the advisory database
 
 bench: ## the figures of docs/performance.md
 	cargo bench --locked
+
+pgo: ## the release build arranged by what ran under load; wants llvm-profdata (rustup component add llvm-tools) and redis-server
+	@scripts/pgo.sh
 
 fuzz: ## every fuzz target for FUZZ_SECONDS (300) each; wants a nightly toolchain and cargo-fuzz
 	@rustup run nightly cargo --version >/dev/null 2>&1 || { \

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 pub(crate) const PUBLIC_KEY: &str = "pk_live_bench_0123456789abcdef";
 pub(crate) const SERVER_KEY: &str = "sk_live_bench_0123456789abcdef";
 
+const ENDS_WITHIN: Duration = Duration::from_secs(30);
+
 /// A child process that is ended when it goes out of scope.
 pub(crate) struct Server {
     child: Child,
@@ -20,7 +22,17 @@ pub(crate) struct Server {
 }
 
 impl Drop for Server {
+    /// Asks it to end, since a build that is being profiled writes down what it counted at its end; one that does not is killed.
     fn drop(&mut self) {
+        let asked = Instant::now();
+        // SAFETY: the child has not been waited for, so the id is still its own.
+        unsafe { libc::kill(self.child.id().cast_signed(), libc::SIGTERM) };
+        while asked.elapsed() < ENDS_WITHIN {
+            match self.child.try_wait() {
+                Ok(None) => std::thread::park_timeout(Duration::from_millis(5)),
+                Ok(Some(_)) | Err(_) => return,
+            }
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -43,7 +43,7 @@ RUSTFLAGS="-Cprofile-generate=$counts" cargo bench --locked --target "$target" -
 "$profdata" merge -o "$folder/counts.profdata" "$counts"
 echo "pgo: 3 of 3, the build"
 RUSTFLAGS="-Cprofile-use=$folder/counts.profdata" cargo build --locked --release --target "$target" --target-dir "$folder/arranged" \
-    --bin cartwright --bench http
+    --bin cartwright
 
 ln -sf "arranged/$target/release/cartwright" "$folder/cartwright"
 echo "pgo: $folder/cartwright"

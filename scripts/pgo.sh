@@ -31,18 +31,19 @@ folder=${CARGO_TARGET_DIR:-target}/pgo
 mkdir -p "$folder"
 folder=$(cd "$folder" && pwd)
 counts=$folder/counts
-rm -rf "$counts"
+# Cargo would take what it built by former counts for up to date.
+rm -rf "$counts" "$folder/arranged"
 
 echo "pgo: 1 of 3, a build that counts what runs"
 # Named, so that build scripts and macros are built without.
-RUSTFLAGS="-Cprofile-generate=$counts" cargo build --locked --release --target "$target" --target-dir "$folder/counting" \
+CARGO_ENCODED_RUSTFLAGS="-Cprofile-generate=$counts" cargo build --locked --release --target "$target" --target-dir "$folder/counting" \
     --bin cartwright --bench http
 echo "pgo: 2 of 3, the benchmark's load"
-RUSTFLAGS="-Cprofile-generate=$counts" cargo bench --locked --target "$target" --target-dir "$folder/counting" --bench http \
+CARGO_ENCODED_RUSTFLAGS="-Cprofile-generate=$counts" cargo bench --locked --target "$target" --target-dir "$folder/counting" --bench http \
     -- get post redis --seconds 2 --rounds 1 > "$folder/load.log"
 "$profdata" merge -o "$folder/counts.profdata" "$counts"
 echo "pgo: 3 of 3, the build"
-RUSTFLAGS="-Cprofile-use=$folder/counts.profdata" cargo build --locked --release --target "$target" --target-dir "$folder/arranged" \
+CARGO_ENCODED_RUSTFLAGS="-Cprofile-use=$folder/counts.profdata" cargo build --locked --release --target "$target" --target-dir "$folder/arranged" \
     --bin cartwright
 
 ln -sf "arranged/$target/release/cartwright" "$folder/cartwright"

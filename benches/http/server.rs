@@ -24,14 +24,14 @@ pub(crate) struct Server {
 impl Drop for Server {
     /// Asks it to end, since a build that is being profiled writes down what it counted at its end; one that does not is killed.
     fn drop(&mut self) {
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return;
+        }
         let asked = Instant::now();
         // SAFETY: the child has not been waited for, so the id is still its own.
         unsafe { libc::kill(self.child.id().cast_signed(), libc::SIGTERM) };
-        while asked.elapsed() < ENDS_WITHIN {
-            match self.child.try_wait() {
-                Ok(None) => std::thread::park_timeout(Duration::from_millis(5)),
-                Ok(Some(_)) | Err(_) => return,
-            }
+        while matches!(self.child.try_wait(), Ok(None)) && asked.elapsed() < ENDS_WITHIN {
+            std::thread::park_timeout(Duration::from_millis(5));
         }
         let _ = self.child.kill();
         let _ = self.child.wait();

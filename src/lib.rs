@@ -1,6 +1,7 @@
 //! Cartwright: low-latency personalization for e-commerce checkout.
 
 pub mod app;
+pub mod broadcast;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -9,7 +9,8 @@
 //! - The order in which the link goes down is what a cache behind it stands on: first nobody gets the connection any more,
 //!   then [`LinkObserver::down`] is called, then a new one is made, then [`LinkObserver::up`] is called, and only then is the new
 //!   one handed out.
-//! - What the server pushes is handed on inline by whatever reads the connection, before it reads the next reply.
+//! - What the server pushes is handed on inline by whatever reads the connection, before it reads the next reply. What that is, a link
+//!   asks for anew with each connection: reports of changes ([`LinkObserver`]), or the messages of a channel ([`Link::subscribe`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +21,8 @@ use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 use redis::io::tcp::TcpSettings;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, FromRedisValue, IntoConnectionInfo as _, Pipeline, ProtocolVersion,
-    PushInfo, PushKind, RedisError, ScriptInvocation, Value,
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo as _, Pipeline,
+    ProtocolVersion, PushInfo, PushKind, RedisError, ScriptInvocation, ServerErrorKind, Value,
 };
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
@@ -86,40 +87,35 @@ impl Place {
         Ok(Place::Single(Client::open(info)?))
     }
 
-    /// Whether a connection can be told what changes. A cluster's client has a connection for each node, and does not say
+    /// Whether the server can push anything on a connection. A cluster's client has a connection for each node, and does not say
     /// which one it lost.
-    pub(crate) fn reports_changes(&self) -> bool {
+    pub(crate) fn pushes(&self) -> bool {
         matches!(self, Place::Single(_))
     }
 
     /// No reply takes longer than `response`, where that is given.
-    async fn connect(
-        &self,
-        hook: Option<Hook>,
-        response: Option<Duration>,
-    ) -> Result<Connection, RedisError> {
+    async fn connect(&self, hook: Hook, response: Option<Duration>) -> Result<Connection, RedisError> {
         match self {
             Place::Single(client) => {
-                let tracks = hook.as_ref().is_some_and(|hook| hook.observer.is_some());
-                let mut config = AsyncConnectionConfig::new()
+                let asks_for = hook.pushes.clone();
+                let config = AsyncConnectionConfig::new()
                     .set_connection_timeout(Some(CONNECT))
-                    .set_response_timeout(response);
-                if let Some(hook) = hook {
-                    config = config.set_push_sender(move |push: PushInfo| -> Result<(), ()> {
+                    .set_response_timeout(response)
+                    .set_push_sender(move |push: PushInfo| -> Result<(), ()> {
                         hook.receive(&push);
                         Ok(())
                     });
-                }
                 let mut connection = client
                     .get_multiplexed_async_connection_with_config(&config)
                     .await?;
-                if tracks {
-                    let mut track = redis::cmd("CLIENT");
-                    let () = track
-                        .arg("TRACKING")
-                        .arg("ON")
-                        .query_async(&mut connection)
-                        .await?;
+                match asks_for {
+                    Pushes::Nothing => {}
+                    Pushes::Changes(_) => {
+                        let mut track = redis::cmd("CLIENT");
+                        track.arg("TRACKING").arg("ON");
+                        let () = track.query_async(&mut connection).await?;
+                    }
+                    Pushes::Messages(channel, _) => connection.subscribe(&*channel).await?,
                 }
                 Ok(Connection::Single(connection))
             }
@@ -199,20 +195,37 @@ pub(crate) trait LinkObserver: Send + Sync {
     fn changed(&self, keys: Option<&[Value]>);
 }
 
+/// Takes a message of a channel. Called inline: it returns at once.
+pub(crate) type Hear = dyn Fn(&[u8]) + Send + Sync;
+
+/// What the server is to push on a link.
+#[derive(Clone)]
+enum Pushes {
+    Nothing,
+    Changes(Arc<dyn LinkObserver>),
+    /// What is published on this channel.
+    Messages(Arc<str>, Arc<Hear>),
+}
+
 /// Hears what the server pushes on one connection.
 struct Hook {
-    observer: Option<Arc<dyn LinkObserver>>,
+    pushes: Pushes,
     closed: Arc<Notify>,
 }
 
 impl Hook {
     fn receive(&self, push: &PushInfo) {
-        match (&push.kind, &self.observer) {
-            (PushKind::Invalidate, Some(observer)) => match &push.data[..] {
+        match (&push.kind, &self.pushes) {
+            (PushKind::Invalidate, Pushes::Changes(observer)) => match &push.data[..] {
                 [Value::Array(keys)] => observer.changed(Some(keys)),
                 // Nil: the server was flushed.
                 _ => observer.changed(None),
             },
+            (PushKind::Message, Pushes::Messages(_, hear)) => {
+                if let [_, Value::BulkString(message)] = &push.data[..] {
+                    hear(message);
+                }
+            }
             (PushKind::Disconnection, _) => self.closed.notify_one(),
             _ => {}
         }
@@ -222,7 +235,7 @@ impl Hook {
 /// There is no connection now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not connected")]
-pub(crate) struct Away;
+pub struct Away;
 
 /// The link; dropped, it is cut.
 pub(crate) struct Link {
@@ -247,7 +260,8 @@ impl Link {
     /// Starts to connect. `observer` is told what the server reports of what was read on this link; a cluster takes none.
     /// `purpose` says in log lines what the link is for.
     pub(crate) fn keep(place: Place, observer: Option<Arc<dyn LinkObserver>>, purpose: &'static str) -> Link {
-        Self::start(place, observer, purpose, Some(RESPONSE))
+        let pushes = observer.map_or(Pushes::Nothing, Pushes::Changes);
+        Self::start(place, pushes, purpose, Some(RESPONSE))
     }
 
     /// The same for commands whose caller waits for each for a short time only: there is no second timer for them. A server that does
@@ -257,20 +271,22 @@ impl Link {
         observer: Option<Arc<dyn LinkObserver>>,
         purpose: &'static str,
     ) -> Link {
-        Self::start(place, observer, purpose, None)
+        let pushes = observer.map_or(Pushes::Nothing, Pushes::Changes);
+        Self::start(place, pushes, purpose, None)
     }
 
-    fn start(
-        place: Place,
-        observer: Option<Arc<dyn LinkObserver>>,
-        purpose: &'static str,
-        response: Option<Duration>,
-    ) -> Link {
+    /// Starts to connect, and has `hear` called with what is published on `channel` for as long as the link is up; a cluster's
+    /// link hears nothing. What is published while it is away is missed.
+    pub(crate) fn subscribe(place: Place, channel: Arc<str>, hear: Arc<Hear>, purpose: &'static str) -> Link {
+        Self::start(place, Pushes::Messages(channel, hear), purpose, Some(RESPONSE))
+    }
+
+    fn start(place: Place, pushes: Pushes, purpose: &'static str, response: Option<Duration>) -> Link {
         let current = Arc::new(ArcSwapOption::empty());
         let (is_up, up) = watch::channel(false);
         let keeper = Keeper {
             place,
-            observer,
+            pushes,
             purpose,
             response,
             current: Arc::clone(&current),
@@ -301,7 +317,7 @@ impl Link {
 
 struct Keeper {
     place: Place,
-    observer: Option<Arc<dyn LinkObserver>>,
+    pushes: Pushes,
     purpose: &'static str,
     response: Option<Duration>,
     current: Arc<ArcSwapOption<Connection>>,
@@ -312,17 +328,27 @@ impl Keeper {
     async fn run(self) {
         let [first, longest] = BACKOFF;
         let mut pause = first;
+        let mut is_refused = false;
         loop {
             let closed = Arc::new(Notify::new());
             let hook = Hook {
-                observer: self.observer.clone(),
+                pushes: self.pushes.clone(),
                 closed: Arc::clone(&closed),
             };
             // The client's own limit covers the connect, not the greetings after it.
-            match timeout(CONNECT + RESPONSE, self.place.connect(Some(hook), self.response)).await {
+            match timeout(CONNECT + RESPONSE, self.place.connect(hook, self.response)).await {
                 Ok(Ok(connection)) => {
                     pause = first;
+                    is_refused = false;
                     self.serve(connection, &closed).await;
+                }
+                Ok(Err(error)) if is_refusal(&error) && !is_refused => {
+                    is_refused = true;
+                    let code = error.code().unwrap_or("the user or the password is not known");
+                    tracing::warn!(
+                        "the Redis for {} refuses this node ({code}); it is tried again",
+                        self.purpose
+                    );
                 }
                 Ok(Err(error)) => {
                     tracing::debug!(error = error.category(), "no connection for {}", self.purpose);
@@ -336,7 +362,7 @@ impl Keeper {
 
     /// Hands out `connection` for as long as it lives.
     async fn serve(&self, mut connection: Connection, closed: &Notify) {
-        if let Some(observer) = &self.observer {
+        if let Pushes::Changes(observer) = &self.pushes {
             observer.up();
         }
         self.current.store(Some(Arc::new(connection.clone())));
@@ -344,9 +370,17 @@ impl Keeper {
         connection.until_dead(closed).await;
         self.current.store(None);
         self.is_up.send_replace(false);
-        if let Some(observer) = &self.observer {
+        if let Pushes::Changes(observer) = &self.pushes {
             observer.down();
         }
         tracing::warn!("the connection for {} is lost", self.purpose);
     }
+}
+
+/// Whether the server does not know this node, or forbids what it asks for: only a person can help.
+fn is_refusal(error: &RedisError) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::AuthenticationFailed | ErrorKind::Server(ServerErrorKind::NoPerm)
+    )
 }

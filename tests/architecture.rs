@@ -27,13 +27,14 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("hot", &["domain", LEAF]),
     ("warehouse", &["domain", LEAF]),
     ("lake", &["domain", LEAF]),
+    ("broadcast", &["domain", LEAF]),
     // Use cases.
     ("profiles", &["domain", "hot", "warehouse", LEAF]),
     ("rulesets", &["domain", "warehouse", LEAF]),
     ("population", &["domain", "warehouse", "rulesets", LEAF]),
     ("decisions", &["domain", "warehouse", LEAF]),
     ("experiments", &["domain", "warehouse", "rulesets", LEAF]),
-    ("ingest", &["domain", "queue", "profiles", LEAF]),
+    ("ingest", &["domain", "queue", "profiles", "broadcast", LEAF]),
     ("recorder", &["domain", "queue", "profiles", "ingest", LEAF]),
     (
         "operations",

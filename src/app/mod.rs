@@ -222,6 +222,9 @@ impl App {
         }
         .assemble();
         workers.push(tokio::spawn(api.recorder.run(background.clone())));
+        if let Some(teller) = api.teller {
+            workers.push(tokio::spawn(teller.run(background.clone())));
+        }
         workers.push({
             let (profiles, stop) = (api.profiles, background.clone());
             tokio::spawn(async move { profiles.run(stop).await })

@@ -6,14 +6,16 @@ use axum::Router;
 use tokio_util::sync::CancellationToken;
 
 use super::backends::Identity;
+use crate::broadcast::Channel;
 use crate::config::{Config, ConsentDefault, RecordPolicy};
 use crate::decisions::Decisions;
 use crate::domain::consent::Choice;
 use crate::domain::event::EventLimits;
+use crate::domain::ids::Shop;
 use crate::experiments::Experiments;
 use crate::hot::HotStore;
 use crate::http::{self, Settings, State, StateParts};
-use crate::ingest::Ingest;
+use crate::ingest::{Ingest, News, Teller};
 use crate::keys::{ApiKey, KeyKind, KeyRing};
 use crate::listener::Serve;
 use crate::operations::Operations;
@@ -50,6 +52,8 @@ pub(super) struct Api<S> {
     pub(super) operator: Router,
     pub(super) recorder: RecorderWorker,
     pub(super) profiles: Arc<ProfileReader>,
+    /// Where there are other nodes.
+    pub(super) teller: Option<Teller>,
 }
 
 impl Parts<'_> {
@@ -60,17 +64,22 @@ impl Parts<'_> {
             user_token,
         } = self.identity;
         let overlay = self.overlay;
-        let (recorder, worker) = recorder(
-            Arc::clone(&self.queue),
-            Arc::clone(&overlay),
-            self.metrics.clone(),
-        );
+        let metrics = self.metrics.clone();
+        let (news, teller) = match channel(self.config, &shop) {
+            Some(channel) => {
+                let partitions = self.queue.partitions();
+                let (news, teller) = News::shared(Arc::clone(&overlay), partitions, channel, metrics);
+                (news, Some(teller))
+            }
+            None => (News::alone(Arc::clone(&overlay), metrics), None),
+        };
+        let (recorder, worker) = recorder(Arc::clone(&self.queue), Arc::clone(&news), self.metrics.clone());
         let ingest = Arc::new(Ingest::new(
             Arc::clone(&self.queue),
             pseudonym.clone(),
             Some(user_token.clone()),
             EventLimits::default(),
-            Arc::clone(&overlay),
+            news,
             self.metrics.clone(),
         ));
         let keys = &self.config.keys;
@@ -120,8 +129,15 @@ impl Parts<'_> {
             operator: http::operator_router(state),
             recorder: worker,
             profiles,
+            teller,
         }
     }
+}
+
+/// Where nodes that answer tell each other what they took: beside the hot profiles, if the log is one that they share.
+fn channel(config: &Config, shop: &Shop) -> Option<Channel> {
+    let is_shared = config.roles.api && config.queue.url.is_networked();
+    is_shared.then(|| Channel::find(config.hot.url.expose(), shop))?
 }
 
 fn settings(config: &Config) -> Settings {

@@ -7,9 +7,9 @@
 //!   body may be sent again; see [`spread`].
 //! - `duplicate` is a hint from a small memory of recent ids. Such an event is appended like any other; the
 //!   warehouse decides.
-//! - Events that are durable enter the overlay, so that this node's next decision counts them.
+//! - Events that are durable are [`News`]: this node's next decision counts them, and other nodes are told.
 
-mod recent;
+mod news;
 pub(crate) mod spread;
 
 use std::sync::Arc;
@@ -17,12 +17,11 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use self::recent::Recent;
+pub use self::news::{News, Teller};
 use self::spread::{Placed, Spread, placed};
 use crate::domain::event::{Body, Event, EventLimits, IngestContext, Outcome, Source};
 use crate::domain::ids::{PseudonymKey, Shop, Timestamp};
 use crate::domain::user_token::UserTokenKey;
-use crate::profiles::Overlay;
 use crate::queue::{AppendError, EventQueue};
 use crate::telemetry::{Metrics, Outcome as Ended, Receipt as Counted};
 
@@ -108,8 +107,7 @@ pub struct Ingest {
     pseudonym_key: PseudonymKey,
     user_token_key: Option<UserTokenKey>,
     limits: EventLimits,
-    recent: Recent,
-    overlay: Arc<Overlay>,
+    news: Arc<News>,
     metrics: Metrics,
 }
 
@@ -120,7 +118,7 @@ impl Ingest {
         pseudonym_key: PseudonymKey,
         user_token_key: Option<UserTokenKey>,
         limits: EventLimits,
-        overlay: Arc<Overlay>,
+        news: Arc<News>,
         metrics: Metrics,
     ) -> Self {
         Ingest {
@@ -128,8 +126,7 @@ impl Ingest {
             pseudonym_key,
             user_token_key,
             limits,
-            recent: Recent::new(),
-            overlay,
+            news,
             metrics,
         }
     }
@@ -209,7 +206,7 @@ impl Ingest {
         let accepted = receipts
             .iter_mut()
             .filter(|receipt| receipt.status == ReceiptStatus::Accepted);
-        let mut check = self.recent.check(shop);
+        let mut check = self.news.recent().check(shop);
         for receipt in accepted {
             if receipt
                 .event_id
@@ -242,10 +239,11 @@ impl Ingest {
         result
     }
 
-    /// Notes the ids of durable events, and hands those that are news to the overlay. `placed` is in the order of `receipts`,
+    /// Notes the ids of durable events, and which of them are news. `placed` is in the order of `receipts`,
     /// without the rejected ones.
     fn remember(&self, placed: Vec<Placed>, receipts: &[Receipt], origin: Origin<'_>) {
-        self.recent
+        self.news
+            .recent()
             .insert(origin.shop, placed.iter().map(|placed| &*placed.event.event_id));
         if origin.source == Source::Import {
             // History, in bulk, about nobody who is on the page now.
@@ -256,7 +254,7 @@ impl Ingest {
             .filter(|receipt| receipt.status != ReceiptStatus::Rejected);
         for (placed, receipt) in placed.into_iter().zip(stored) {
             if receipt.status == ReceiptStatus::Accepted {
-                self.overlay.add(placed.partition, placed.offset, placed.event);
+                self.news.add(placed.partition, placed.offset, placed.event);
             }
         }
     }

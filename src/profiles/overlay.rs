@@ -1,4 +1,4 @@
-//! The overlay: events that this node took and the stores may not show yet.
+//! The overlay: events that this node took, or heard of from the one that did, and that the stores may not show yet.
 //!
 //! Why: the fast lane needs some milliseconds. Without the overlay a shopper's next request could show a cart
 //! without the item just added. Each event is kept until a stored profile covers its offset, or until the lane has
@@ -160,6 +160,10 @@ impl Overlay {
 
     /// Takes an event that is durable at `offset` of `partition`.
     pub fn add(&self, partition: u16, offset: u64, event: Event) {
+        if self.passed.load().covers(partition, offset) {
+            // Word of it was slower than the lane.
+            return;
+        }
         let folds = event.quarantine.is_none() || !event.consent.is_unstated();
         let Some(subject) = event.subject().filter(|_| folds).cloned() else {
             return;

@@ -73,8 +73,27 @@ impl Records {
         Decoder::default().decode(&Bytes::copy_from_slice(record))
     }
 
+    /// The events of what [`Records::bytes`] gave, none of which keeps `bytes` alive.
+    pub fn read(mut bytes: &[u8]) -> impl Iterator<Item = Result<Event, RecordError>> {
+        let mut decoder = Decoder::default();
+        std::iter::from_fn(move || {
+            if bytes.is_empty() {
+                return None;
+            }
+            let next = bytes
+                .split_first_chunk::<PREFIX_BYTES>()
+                .and_then(|(size, rest)| rest.split_at_checked(u32::from_le_bytes(*size) as usize));
+            let Some((record, rest)) = next else {
+                bytes = &[];
+                return Some(Err(RecordError::Malformed));
+            };
+            bytes = rest;
+            Some(decoder.decode(&Bytes::copy_from_slice(record)))
+        })
+    }
+
     /// All of them, each behind its length.
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub fn bytes(&self) -> &[u8] {
         // Behind the last there may be one whose body was never finished.
         self.bytes.get(..self.size_bytes()).unwrap_or_default()
     }
@@ -144,6 +163,25 @@ mod tests {
         assert_eq!(records.event(3), Err(RecordError::Malformed));
         records.clear();
         assert!(records.is_empty() && records.bytes().is_empty());
+    }
+
+    #[test]
+    fn bytes_are_read_to_their_end_or_to_where_they_are_torn() {
+        let events = [event("1", b"{}"), event("2", b""), event("3", b"[1]")];
+        let records: Records = events.iter().collect();
+        let read: Result<Vec<_>, _> = Records::read(records.bytes()).collect();
+        assert_eq!(read, Ok(events.to_vec()));
+        assert_eq!(Records::read(&[]).count(), 0);
+        for end in 1..records.size_bytes() {
+            let whole = records.ends.iter().filter(|at| **at <= end).count();
+            let read: Vec<_> = Records::read(&records.bytes()[..end]).collect();
+            assert_eq!(read.iter().filter(|event| event.is_ok()).count(), whole, "{end}");
+            assert_eq!(
+                read.len(),
+                whole + usize::from(!records.ends.contains(&end)),
+                "{end}"
+            );
+        }
     }
 
     #[test]

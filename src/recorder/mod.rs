@@ -8,8 +8,8 @@
 //!   so the worker stops after the listeners and before the log.
 //! - A decision without a permit says which experiments could not take part. These losses are counted and follow with a later
 //!   record, so that an experiment's results show them.
-//! - A record that touches the profile (a first assignment, a capped serving) enters the overlay once it is durable,
-//!   so that the next decision on this node counts it.
+//! - A record that touches the profile (a first assignment, a capped serving) is [`News`] once it is durable, so that the next decision
+//!   counts it.
 //!
 //! A crash loses the records of the last twenty milliseconds or so; their answers were never acknowledged to anybody.
 
@@ -28,8 +28,8 @@ use crate::domain::consent::ConsentStatement;
 use crate::domain::event::EventHead;
 use crate::domain::ids::{Shop, Timestamp};
 use crate::domain::transform::{DecisionRecord, DecisionSubject};
+use crate::ingest::News;
 use crate::ingest::spread::Landed;
-use crate::profiles::Overlay;
 use crate::queue::{AppendError, EventQueue};
 use crate::telemetry::{Metrics, Outcome, Record};
 
@@ -186,17 +186,13 @@ impl Permit<'_> {
 pub struct RecorderWorker {
     shared: Arc<Shared>,
     queue: Arc<dyn EventQueue>,
-    overlay: Arc<Overlay>,
+    news: Arc<News>,
     losses: Arc<Losses>,
     metrics: Metrics,
 }
 
 /// A recorder, and its worker to be run.
-pub fn recorder(
-    queue: Arc<dyn EventQueue>,
-    overlay: Arc<Overlay>,
-    metrics: Metrics,
-) -> (Recorder, RecorderWorker) {
+pub fn recorder(queue: Arc<dyn EventQueue>, news: Arc<News>, metrics: Metrics) -> (Recorder, RecorderWorker) {
     let shared = Arc::new(Shared {
         partitions: queue.partitions(),
         places: Semaphore::new(PLACES),
@@ -208,7 +204,7 @@ pub fn recorder(
     let worker = RecorderWorker {
         shared: Arc::clone(&shared),
         queue,
-        overlay,
+        news,
         losses: Arc::clone(&losses),
         metrics: metrics.clone(),
     };
@@ -328,8 +324,7 @@ impl RecorderWorker {
         for at in touching {
             // It was encoded here: it can be read.
             if let Ok(event) = records.event(at) {
-                self.overlay
-                    .add(landed.partition, landed.first + at as u64, event);
+                self.news.add(landed.partition, landed.first + at as u64, event);
             }
         }
         self.shared.waiting().give_back(records);
@@ -357,7 +352,7 @@ fn ended(error: Option<&AppendError>) -> Outcome {
 mod tests {
     use super::*;
     use crate::domain::ids::Environment;
-    use crate::profiles::OverlayLimits;
+    use crate::profiles::{Overlay, OverlayLimits};
     use crate::queue::{self, QueueConfig};
 
     /// Some thirty kilobytes of records.
@@ -395,7 +390,9 @@ mod tests {
         };
         let queue = queue::open(&config).await.unwrap();
         let overlay = Arc::new(Overlay::new(OverlayLimits::default()));
-        let (recorder, worker) = recorder(Arc::clone(&queue), overlay, Metrics::new().unwrap());
+        let metrics = Metrics::new().unwrap();
+        let news = News::alone(overlay, metrics.clone());
+        let (recorder, worker) = recorder(Arc::clone(&queue), news, metrics);
         (folder, queue, recorder, worker)
     }
 

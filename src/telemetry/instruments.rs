@@ -9,7 +9,9 @@ use opentelemetry::metrics::{
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::Registry;
 
-use super::labels::{KINDS, Lane, Outcome, REASONS, ReadSource, Receipt, Record, Route, STATUSES, Store};
+use super::labels::{
+    KINDS, Lane, Outcome, REASONS, ReadSource, Receipt, Record, Route, STATUSES, Store, Told,
+};
 
 /// The only value of a dimension that an instrument does not use.
 const SINGLE: &[&str] = &[""];
@@ -135,6 +137,7 @@ pub(super) struct Instruments {
     pub(super) condition_errors: Counters,
     pub(super) profile_reads: Histograms,
     pub(super) receipts: Counters,
+    pub(super) told: Counters,
     pub(super) appends: Histograms,
     pub(super) appended: Counters,
     pub(super) batches: Histograms,
@@ -195,6 +198,8 @@ impl Instruments {
                 "Time to read a profile, by where it was found").histogram(m, SECONDS),
             receipts: define("cartwright.events.received", "", [("status", Receipt::TEXTS), NO_LABEL],
                 "Events sent by clients, by receipt").counter(m),
+            told: define("cartwright.peer.events", "", [("result", Told::TEXTS), NO_LABEL],
+                "Events that nodes tell each other, by what became of them").counter(m),
             appends: define("cartwright.log.append.duration", "s", [outcome, NO_LABEL],
                 "Time of an append to the log until it was durable").histogram(m, SECONDS),
             appended: define("cartwright.log.append.events", "", [outcome, NO_LABEL],

@@ -80,6 +80,18 @@ labels! {
 }
 
 labels! {
+    /// What became of an event that nodes tell each other.
+    Told {
+        Told => "told",
+        /// It waited while too much did, or the message could not be sent.
+        Dropped => "dropped",
+        Heard => "heard",
+        /// A message of another build, or none; counts one, whatever is in it.
+        Unreadable => "unreadable",
+    }
+}
+
+labels! {
     /// A worker that turns the log into a view.
     Lane { Fast => "fast" }
 }

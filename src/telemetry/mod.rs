@@ -28,7 +28,7 @@ use tracing_subscriber::EnvFilter;
 
 use instruments::{Counters, Gauges, Histograms, Instruments};
 use labels::OTHER;
-pub use labels::{Lane, Outcome, ReadSource, Receipt, Record, Route, Store};
+pub use labels::{Lane, Outcome, ReadSource, Receipt, Record, Route, Store, Told};
 
 /// The instruments of one process. Cloning shares them.
 #[derive(Clone)]
@@ -116,6 +116,11 @@ impl Metrics {
     /// What became of one event that a client sent.
     pub fn receipt(&self, receipt: Receipt) {
         add(&self.0.receipts, receipt.as_str(), "", 1);
+    }
+
+    /// Events that nodes tell each other.
+    pub fn told(&self, told: Told, events: usize) {
+        add(&self.0.told, told.as_str(), "", events as u64);
     }
 
     /// One append to the log: how it ended, how many events it carried, how long it took until durable.

@@ -9,7 +9,7 @@ use cartwright::domain::ids::{Environment, PseudonymKey, Shop, SubjectId};
 use cartwright::domain::profile::Snapshot;
 use cartwright::drain::{BatchLimits, FastLane, Lag, LaneError, Worker};
 use cartwright::hot::{self, HotStore};
-use cartwright::ingest::{Ingest, Origin};
+use cartwright::ingest::{Ingest, News, Origin};
 use cartwright::profiles::{Overlay, OverlayLimits};
 use cartwright::queue::{self, Entry, EventQueue, Position, QueueConfig, ReadLimits};
 use cartwright::telemetry::Metrics;
@@ -70,7 +70,7 @@ impl Rig {
                 key.clone(),
                 None,
                 EventLimits::default(),
-                overlay,
+                News::alone(overlay, metrics.clone()),
                 metrics.clone(),
             ),
             hot: hot::open(&stores.hot()).await.unwrap(),

@@ -11,6 +11,7 @@ mod health;
 mod identity;
 mod interleaving;
 mod near;
+mod news;
 mod ofrep;
 mod overlay;
 mod personalize;

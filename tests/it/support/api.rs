@@ -24,7 +24,7 @@ use cartwright::drain::{BatchLimits, FastLane, Lag};
 use cartwright::experiments::Experiments;
 use cartwright::hot::{HotError, HotObserver, HotProfile, HotStore};
 use cartwright::http::{Settings, State, StateParts, operator_router, public_service};
-use cartwright::ingest::Ingest;
+use cartwright::ingest::{Ingest, News};
 use cartwright::keys::{ApiKey, KeyKind, KeyRing};
 use cartwright::listener::{Limits, Listener};
 use cartwright::operations::Operations;
@@ -397,15 +397,16 @@ impl Api {
         let pseudonym_key = PseudonymKey::new("k1", b"pseudonym secret");
         let tokens = UserTokenKey::new("t1", b"token secret");
         let overlay = Arc::new(Overlay::new(OverlayLimits::default()));
+        let news = News::alone(Arc::clone(&overlay), metrics.clone());
         let ingest = Arc::new(Ingest::new(
             Arc::clone(&log),
             pseudonym_key.clone(),
             Some(tokens.clone()),
             EventLimits::default(),
-            Arc::clone(&overlay),
+            Arc::clone(&news),
             metrics.clone(),
         ));
-        let (records, worker) = recorder(Arc::clone(&log), Arc::clone(&overlay), metrics.clone());
+        let (records, worker) = recorder(Arc::clone(&log), news, metrics.clone());
         let worker_stop = CancellationToken::new();
         let worker = tokio::spawn(worker.run(worker_stop.clone()));
         let stopping = CancellationToken::new();

@@ -16,7 +16,7 @@ const GENERATION: usize = 1 << 17;
 type Ids = HashSet<u64, foldhash::fast::FixedState>;
 
 #[derive(Debug)]
-pub(super) struct Recent {
+pub(in crate::ingest) struct Recent {
     /// Seeded at random, so that nobody can choose ids that collide.
     hasher: foldhash::quality::RandomState,
     generations: Mutex<[Ids; 2]>,
@@ -31,7 +31,7 @@ impl Recent {
     }
 
     /// Starts to look through one body.
-    pub(super) fn check<'a>(&'a self, shop: &'a Shop) -> Check<'a> {
+    pub(in crate::ingest) fn check<'a>(&'a self, shop: &'a Shop) -> Check<'a> {
         Check {
             recent: self,
             shop,
@@ -41,7 +41,7 @@ impl Recent {
     }
 
     /// Notes ids that are durable now.
-    pub(super) fn insert<'a>(&self, shop: &Shop, ids: impl Iterator<Item = &'a str>) {
+    pub(in crate::ingest) fn insert<'a>(&self, shop: &Shop, ids: impl Iterator<Item = &'a str>) {
         let mut generations = self.lock();
         for id in ids {
             let [young, old] = &mut *generations;
@@ -51,6 +51,13 @@ impl Recent {
                 young.clear();
             }
         }
+    }
+
+    /// Notes an id that is durable now. Returns whether it was not noted before.
+    pub(super) fn is_new(&self, shop: &Shop, id: &str) -> bool {
+        let is_repeated = self.check(shop).is_repeated(id);
+        self.insert(shop, std::iter::once(id));
+        !is_repeated
     }
 
     fn hash(&self, shop: &Shop, id: &str) -> u64 {
@@ -63,7 +70,7 @@ impl Recent {
 }
 
 /// A look at the memory on behalf of one body, which counts as one more generation.
-pub(super) struct Check<'a> {
+pub(in crate::ingest) struct Check<'a> {
     recent: &'a Recent,
     shop: &'a Shop,
     generations: MutexGuard<'a, [Ids; 2]>,
@@ -72,7 +79,7 @@ pub(super) struct Check<'a> {
 
 impl Check<'_> {
     /// Whether `id` was durable before or was asked for before.
-    pub(super) fn is_repeated(&mut self, id: &str) -> bool {
+    pub(in crate::ingest) fn is_repeated(&mut self, id: &str) -> bool {
         let hash = self.recent.hash(self.shop, id);
         self.generations.iter().any(|ids| ids.contains(&hash)) || !self.here.insert(hash)
     }

@@ -5,7 +5,7 @@
 //!   messages and is connected again; it loses nothing else with that, such as its near cache.
 //! - A message comes back to its sender as well.
 //! - One channel for each shop and database, `cartwright:taken:<database>:<shop>`, since pub/sub itself knows no databases.
-//! - Within a process there is nobody to tell, and a cluster's link hears nothing: there is no channel.
+//! - Nodes of a cluster hand on what is published on any of them, so one connection to any will do.
 
 use std::sync::Arc;
 
@@ -28,13 +28,10 @@ impl std::fmt::Debug for Channel {
 }
 
 impl Channel {
-    /// The channel of `shop` on the server of this URL, where there can be one.
+    /// The channel of `shop` on the Redis that `url` names; `None` where it names none.
     pub fn find(url: &str, shop: &Shop) -> Option<Channel> {
-        let place = Place::parse(url).ok()?;
-        let Place::Single(server) = &place else {
-            return None;
-        };
-        let database = server.get_connection_info().redis_settings().db();
+        let place = Place::any_node(url).ok()?;
+        let database = place.database();
         Some(Channel {
             name: format!("cartwright:taken:{database}:{shop}").into(),
             place,
@@ -100,7 +97,11 @@ mod tests {
             name("redis://:secret@localhost/3", Environment::Test).as_deref(),
             Some("cartwright:taken:3:acme/test")
         );
-        for nobody in ["memory:", "redis-cluster://localhost:7000", "nonsense"] {
+        assert_eq!(
+            name("redis-cluster://:secret@one:7000,two:7001", live).as_deref(),
+            Some("cartwright:taken:0:acme/live")
+        );
+        for nobody in ["memory:", "redis-cluster://", "nonsense"] {
             assert_eq!(name(nobody, live), None, "{nobody}");
         }
     }

@@ -38,11 +38,11 @@ pub(crate) fn measure(takes: &Server, answers: &Server, worker: &Server, name: &
         let (store_p50, store_p99) = (lane.quantile_ms(0.5), lane.quantile_ms(0.99));
         println!(
             "{rate:>6} events/s: in the next answer p50 {answer_p50:.1} ms p99 {answer_p99:.1} ms (n={}); \
-             in warehouse and hot store p50 <= {store_p50:.0} ms p99 <= {store_p99:.0} ms (bucket bounds)",
+             in warehouse and hot store p50 {store_p50:.1} ms p99 {store_p99:.1} ms (within their buckets)",
             delays_ms.len()
         );
         println!(
-            r#"{{"case":"{name}/{rate}","answer_p50_ms":{answer_p50:.2},"answer_p99_ms":{answer_p99:.2},"stores_p50_ms":{store_p50:.0},"stores_p99_ms":{store_p99:.0}}}"#
+            r#"{{"case":"{name}/{rate}","answer_p50_ms":{answer_p50:.2},"answer_p99_ms":{answer_p99:.2},"stores_p50_ms":{store_p50:.1},"stores_p99_ms":{store_p99:.1}}}"#
         );
     }
 }
@@ -177,13 +177,18 @@ impl Histogram {
         )
     }
 
-    /// The upper bound of the bucket that holds the quantile, in ms.
+    /// The quantile in ms, where values are taken to lie evenly in their bucket, as Prometheus' `histogram_quantile` does.
     fn quantile_ms(&self, q: f64) -> f64 {
         let total = self.0.last().map_or(0, |(_, count)| *count);
-        let rank = (total as f64 * q).ceil() as u64;
-        self.0
-            .iter()
-            .find(|(_, count)| *count >= rank)
-            .map_or(f64::NAN, |(bound, _)| bound * 1e3)
+        let rank = total as f64 * q;
+        let mut below = (0.0, 0);
+        for &(bound, count) in &self.0 {
+            if count as f64 >= rank && count > below.1 {
+                let share = (rank - below.1 as f64) / (count - below.1) as f64;
+                return (below.0 + (bound - below.0) * share) * 1e3;
+            }
+            below = (bound, count);
+        }
+        f64::NAN
     }
 }

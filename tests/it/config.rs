@@ -305,6 +305,16 @@ fn check_says_what_shared_stores_would_lose_or_lack() {
         "allkeys-lru",
     ]);
     let url = lossy.url().replace("redis://", "redis://:hunter2@");
+    let output = cartwright(folder.path(), &["check"], &[("REDIS_URL", &url)]);
+    assert!(!text(&output.stdout).contains("cartwright:*"), "{output:?}");
+    redis::Client::open(&*url)
+        .and_then(|client| client.get_connection())
+        .and_then(|mut admin| {
+            redis::cmd("ACL")
+                .arg(&["SETUSER", "default", "resetchannels"])
+                .exec(&mut admin)
+        })
+        .unwrap();
     let nobody = crate::support::process::free_addr();
     let absent = format!("postgres://u:hunter2@{nobody}/shop?sslmode=disable");
     let key = "k1:0123456789abcdef";
@@ -320,6 +330,7 @@ fn check_says_what_shared_stores_would_lose_or_lack() {
     for expected in [
         "appendonly is off",
         "maxmemory-policy allkeys-lru evicts any key",
+        "its user may not use the channels cartwright:*",
         "PROBLEM  keys             user_token_key missing",
         "PROBLEM  warehouse",
         "does not answer",

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, RedisError};
+use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, ServerErrorKind};
 
 use super::{Found, good, note, problem};
 use crate::config::StoreUrl;
@@ -44,6 +44,8 @@ struct Server {
     persistence: String,
     memory: String,
     fsync: String,
+    /// It forbids what nodes tell each other by, see `crate::broadcast`.
+    is_silent: bool,
 }
 
 async fn ask(url: &str) -> Result<Server, RedisError> {
@@ -59,6 +61,7 @@ async fn ask(url: &str) -> Result<Server, RedisError> {
         persistence: info(&mut connection, "persistence").await,
         memory: info(&mut connection, "memory").await,
         fsync: fsync(&mut connection).await,
+        is_silent: is_silent(&mut connection).await,
     })
 }
 
@@ -80,6 +83,17 @@ async fn fsync(connection: &mut MultiplexedConnection) -> String {
         .query_async(connection)
         .await;
     told.unwrap_or_default().pop().unwrap_or_default()
+}
+
+/// Whether this user may not publish. Nobody listens to this channel.
+async fn is_silent(connection: &mut MultiplexedConnection) -> bool {
+    let mut publish = redis::cmd("PUBLISH");
+    let published: Result<(), _> = publish
+        .arg("cartwright:check")
+        .arg("")
+        .query_async(connection)
+        .await;
+    published.is_err_and(|error| error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm))
 }
 
 /// One node of a cluster, as a URL of its own: all are configured alike.
@@ -147,6 +161,13 @@ fn judge(url: &StoreUrl, used: Use, server: &Server) -> Found {
                 .to_owned(),
         );
     }
+    if used == Use::Cache && server.is_silent {
+        said.push(
+            "its user may not use the channels cartwright:*, so an event shows on other nodes only after the lane: \
+             ACL SETUSER … &cartwright:* +publish +subscribe"
+                .to_owned(),
+        );
+    }
     match said.is_empty() {
         true => good(url.to_string()),
         false => note(format!("{url}: {}", said.join("; "))),
@@ -163,6 +184,7 @@ mod tests {
             persistence: persistence.to_owned(),
             memory: memory.to_owned(),
             fsync: fsync.to_owned(),
+            is_silent: false,
         };
         judge(&StoreUrl::new("redis://:hunter2@cache"), used, &server)
     }

@@ -81,7 +81,7 @@ pub(super) async fn open(config: &HotConfig) -> Result<Arc<dyn HotStore>, OpenEr
                  redis-cluster://HOST:PORT,HOST:PORT",
     })?;
     let watch = Arc::new(Watch::default());
-    let reports = place.pushes();
+    let reports = place.reports_changes();
     let store = RedisStore {
         reads: Link::keep_for_look_ups(
             place.clone(),

@@ -133,7 +133,7 @@ pub(super) async fn open(config: &QueueConfig) -> Result<Arc<dyn EventQueue>, Op
     })?;
     let partitions = config.partitions.max(1);
     let wakers = Arc::new(Wakers::new(partitions));
-    let reports = place.pushes();
+    let reports = place.reports_changes();
     let observer = reports.then(|| Arc::clone(&wakers) as Arc<dyn LinkObserver>);
     let streams = RedisStreams {
         reads: Link::keep(place.clone(), observer, "reading the log"),

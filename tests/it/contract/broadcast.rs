@@ -6,7 +6,7 @@ use std::time::Duration;
 use cartwright::broadcast::{Broadcast, Channel};
 use cartwright::domain::ids::{Environment, Shop};
 
-use crate::support::redis::RedisServer;
+use crate::support::redis::{RedisCluster, RedisServer};
 
 /// A node that keeps what it hears.
 struct Node {
@@ -95,6 +95,27 @@ async fn a_node_listens_again_after_its_server_came_back() {
     for node in &nodes {
         assert!(!node.has_heard(b"lost"));
     }
+}
+
+/// Each is connected to another node of the cluster: the second's URL begins with one that nobody listens at.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_at_different_nodes_of_a_cluster_hear_each_other() {
+    let cluster = RedisCluster::start();
+    let url = cluster.url();
+    let (scheme, servers) = url.split_once("://").unwrap();
+    let reversed = servers.rsplit(',').collect::<Vec<_>>().join(",");
+    let nobody = crate::support::process::free_addr();
+    let nodes = [
+        Node::open(&url, "acme"),
+        Node::open(&format!("{scheme}://{nobody},{reversed}"), "acme"),
+    ];
+    for node in &nodes {
+        node.tell(b"here").await;
+    }
+    for (node, message) in nodes.iter().zip([b"one", b"two"]) {
+        node.tell(message).await;
+    }
+    eventually(async || nodes[0].has_heard(b"two") && nodes[1].has_heard(b"one")).await;
 }
 
 /// A user who may not use the channel: the link stays away, and every send says so at once.

@@ -12,21 +12,23 @@
 //! - What the server pushes is handed on inline by whatever reads the connection, before it reads the next reply. What that is, a link
 //!   asks for anew with each connection: reports of changes ([`LinkObserver`]), or the messages of a channel ([`Link::subscribe`]).
 
+mod place;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use redis::aio::MultiplexedConnection;
-use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
-use redis::io::tcp::TcpSettings;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo as _, Pipeline,
-    ProtocolVersion, PushInfo, PushKind, RedisError, ScriptInvocation, ServerErrorKind, Value,
+    Cmd, ErrorKind, FromRedisValue, Pipeline, PushInfo, PushKind, RedisError, ScriptInvocation,
+    ServerErrorKind, Value,
 };
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
+
+pub(crate) use place::Place;
 
 /// Higher: a server that swallows packets holds up the next attempt for longer. Lower: a busy server is given up.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -44,91 +46,6 @@ const PONG: Duration = Duration::from_secs(1);
 
 /// The first and the longest pause between attempts to connect.
 const BACKOFF: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
-
-/// Where the server is, or some of a cluster's.
-#[derive(Clone)]
-#[allow(clippy::large_enum_variant, reason = "there are two of them in a process")]
-pub(crate) enum Place {
-    Single(Client),
-    Cluster(ClusterClient),
-}
-
-impl Place {
-    /// # Errors
-    /// When the URL cannot be read.
-    pub(crate) fn parse(url: &str) -> Result<Place, RedisError> {
-        if let Some((scheme, nodes)) = url
-            .split_once("-cluster://")
-            .filter(|(scheme, _)| matches!(*scheme, "redis" | "rediss"))
-        {
-            // What precedes the first node holds for all.
-            let login = match nodes
-                .split_once(',')
-                .map_or(nodes, |(first, _)| first)
-                .rsplit_once('@')
-            {
-                Some((login, _)) => format!("{login}@"),
-                None => String::new(),
-            };
-            let nodes = nodes.split(',').map(|node| {
-                let place = node.rsplit_once('@').map_or(node, |(_, place)| place);
-                format!("{scheme}://{login}{place}")
-            });
-            let client = ClusterClient::builder(nodes)
-                .tcp_settings(send_at_once())
-                .connection_timeout(CONNECT)
-                .response_timeout(RESPONSE)
-                .build()?;
-            return Ok(Place::Cluster(client));
-        }
-        let info = url.into_connection_info()?;
-        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-        let info = info.set_redis_settings(settings).set_tcp_settings(send_at_once());
-        Ok(Place::Single(Client::open(info)?))
-    }
-
-    /// Whether the server can push anything on a connection. A cluster's client has a connection for each node, and does not say
-    /// which one it lost.
-    pub(crate) fn pushes(&self) -> bool {
-        matches!(self, Place::Single(_))
-    }
-
-    /// No reply takes longer than `response`, where that is given.
-    async fn connect(&self, hook: Hook, response: Option<Duration>) -> Result<Connection, RedisError> {
-        match self {
-            Place::Single(client) => {
-                let asks_for = hook.pushes.clone();
-                let config = AsyncConnectionConfig::new()
-                    .set_connection_timeout(Some(CONNECT))
-                    .set_response_timeout(response)
-                    .set_push_sender(move |push: PushInfo| -> Result<(), ()> {
-                        hook.receive(&push);
-                        Ok(())
-                    });
-                let mut connection = client
-                    .get_multiplexed_async_connection_with_config(&config)
-                    .await?;
-                match asks_for {
-                    Pushes::Nothing => {}
-                    Pushes::Changes(_) => {
-                        let mut track = redis::cmd("CLIENT");
-                        track.arg("TRACKING").arg("ON");
-                        let () = track.query_async(&mut connection).await?;
-                    }
-                    Pushes::Messages(channel, _) => connection.subscribe(&*channel).await?,
-                }
-                Ok(Connection::Single(connection))
-            }
-            Place::Cluster(client) => Ok(Connection::Cluster(client.get_async_connection().await?)),
-        }
-    }
-}
-
-/// Without it a command that follows another waits, with Nagle's algorithm, for the answer to that one: behind an append that is
-/// synced, or up to 40 ms.
-fn send_at_once() -> TcpSettings {
-    TcpSettings::default().set_nodelay(true)
-}
 
 /// A connection; a clone shares it.
 #[derive(Clone)]
@@ -275,8 +192,8 @@ impl Link {
         Self::start(place, pushes, purpose, None)
     }
 
-    /// Starts to connect, and has `hear` called with what is published on `channel` for as long as the link is up; a cluster's
-    /// link hears nothing. What is published while it is away is missed.
+    /// Starts to connect, and has `hear` called with what is published on `channel` for as long as the link is up. What
+    /// is published while it is away is missed. Not for [`Place::Cluster`], whose links hear nothing.
     pub(crate) fn subscribe(place: Place, channel: Arc<str>, hear: Arc<Hear>, purpose: &'static str) -> Link {
         Self::start(place, Pushes::Messages(channel, hear), purpose, Some(RESPONSE))
     }
@@ -329,14 +246,17 @@ impl Keeper {
         let [first, longest] = BACKOFF;
         let mut pause = first;
         let mut is_refused = false;
+        let mut attempts = 0..;
         loop {
+            let attempt = attempts.next().unwrap_or_default();
             let closed = Arc::new(Notify::new());
             let hook = Hook {
                 pushes: self.pushes.clone(),
                 closed: Arc::clone(&closed),
             };
             // The client's own limit covers the connect, not the greetings after it.
-            match timeout(CONNECT + RESPONSE, self.place.connect(hook, self.response)).await {
+            let connect = self.place.connect(attempt, hook, self.response);
+            match timeout(CONNECT + RESPONSE, connect).await {
                 Ok(Ok(connection)) => {
                     pause = first;
                     is_refused = false;

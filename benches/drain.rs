@@ -1,7 +1,7 @@
 //! Goal G8: the fast lane's work, from events to profiles and star schema, into SQLite or PostgreSQL.
 //!
-//! 100,000 shoppers by Zipf, events with random ids, 2 % of them orders of five lines, batches of 4,000, into a
-//! warehouse that holds rows already. Timed: transform and apply, commit included. One core:
+//! 100,000 shoppers by Zipf, events with random ids, 2 % of them orders of five lines, batches as large as those of a lane that
+//! is behind, into a warehouse that holds rows already. Timed: transform and apply, commit included. One core:
 //!
 //! ```text
 //! cargo bench --bench drain --no-run
@@ -9,7 +9,7 @@
 //! ```
 //!
 //! `--preload N` (100,000; `--full`: 1,000,000) rows before the clock starts, `--events N` (200,000) timed,
-//! `--batch N` (4,000), `--shoppers N` (100,000), `--lanes N` (1): as many partitions at once, each with its share of the
+//! `--batch N` (8,192), `--shoppers N` (100,000), `--lanes N` (1): as many partitions at once, each with its share of the
 //! shoppers and all with the same products, `--folder PATH` (a temporary one), `--postgres URL` (an
 //! empty database) instead of SQLite; the server's own CPU is not in the figures, so pin it to the other core.
 
@@ -28,6 +28,7 @@ use cartwright::domain::consent::ConsentStatement;
 use cartwright::domain::event::{Event, Source};
 use cartwright::domain::ids::{Environment, PseudonymKey, Shop, SubjectId, Timestamp};
 use cartwright::domain::transform::{Effect, transform};
+use cartwright::drain::BatchLimits;
 use cartwright::warehouse::{self, Batch, StoredPosition, Warehouse, WarehouseConfig};
 
 #[global_allocator]
@@ -48,7 +49,7 @@ impl Settings {
         let mut settings = Settings {
             preload: 100_000,
             events: 200_000,
-            batch: 4_000,
+            batch: BatchLimits::default().max_records as u64,
             shoppers: 100_000,
             lanes: 1,
             folder: None,

@@ -36,7 +36,7 @@ const AT_ONCE: usize = 4;
 
 /// Of the most records of a transaction, the part for which one begins beside another. Smaller: more of what they cost whatever their size.
 /// Larger: the server idles.
-const ENOUGH: usize = 64;
+const ENOUGH: usize = 128;
 
 /// For so long the end of a transaction is waited for; then it is taken for one that waits for somebody's lock. Longer: everybody waits with it.
 /// Shorter: on a busy server one begins beside another, and both take longer.

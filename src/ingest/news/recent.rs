@@ -10,8 +10,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::domain::ids::Shop;
 
-/// Ids of one generation: a client's retries come within minutes, and a full one takes about 2 MiB.
-const GENERATION: usize = 1 << 17;
+/// Ids of one generation: a client's retries come within minutes, other nodes' events count as well, and a full one takes about 4 MiB.
+const GENERATION: usize = 1 << 18;
 
 type Ids = HashSet<u64, foldhash::fast::FixedState>;
 

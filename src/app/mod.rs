@@ -221,9 +221,18 @@ impl App {
             stopping: stopping.clone(),
         }
         .assemble();
-        workers.push(tokio::spawn(api.recorder.run(background.clone())));
+        let recorded = CancellationToken::new();
+        workers.push({
+            let recording = api.recorder.run(background.clone());
+            let recorded = recorded.clone().drop_guard();
+            tokio::spawn(async move {
+                recording.await;
+                drop(recorded);
+            })
+        });
         if let Some(teller) = api.teller {
-            workers.push(tokio::spawn(teller.run(background.clone())));
+            // The last records are news as well.
+            workers.push(tokio::spawn(teller.run(recorded)));
         }
         workers.push({
             let (profiles, stop) = (api.profiles, background.clone());

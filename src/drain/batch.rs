@@ -18,8 +18,8 @@ pub struct BatchLimits {
 }
 
 impl Default for BatchLimits {
-    /// 8,192 records, which only a lane finds that is behind, keep a transaction well under a second; half as many are applied at a sixth
-    /// fewer a second. 5 ms of age is a quarter of the freshness goal.
+    /// 8,192 records, which only a lane finds that is behind, keep a transaction under a second where a server serves nobody else; half as many
+    /// are applied at a sixth fewer a second. Lanes that share a transaction make it half as large again at most. 5 ms of age is a quarter of the freshness goal.
     fn default() -> Self {
         BatchLimits {
             max_records: 8_192,

@@ -1,4 +1,4 @@
-//! A read that is being completed: with the events of this node that the stores do not show yet, and with the profile of another
+//! A read that is being completed: with the events that the stores do not show yet, and with the profile of another
 //! identity of the same person.
 //!
 //! Nothing is decoded before there is something to fold or merge, and it is encoded once, at the end: nearly all reads are what the

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! near ──hit──────────┐
-//!  └─miss─▶ hot ──hit─┼▶ fold this node's newer events ─▶ merge what belongs together ─▶ decide
+//!  └─miss─▶ hot ──hit─┼▶ fold newer events ─▶ merge what belongs together ─▶ decide
 //!            └─miss─▶ warehouse
 //! ```
 //!
@@ -77,7 +77,7 @@ pub struct ProfileReader {
 }
 
 impl ProfileReader {
-    /// `overlay` is fed by whoever appends events on this node. At most `near_bytes` of what is read from `hot` are
+    /// `overlay` is fed by whoever appends events on this node or hears of others. At most `near_bytes` of what is read from `hot` are
     /// kept; 0 where `hot` is in this process itself.
     pub fn new(
         hot: Arc<dyn HotStore>,
@@ -119,7 +119,7 @@ impl ProfileReader {
         }
     }
 
-    /// Everything that `viewer` may see, with the events of this node that the stores do not show yet.
+    /// Everything that `viewer` may see, with the events that the stores do not show yet.
     ///
     /// A proven user and a guest that no store links yet are merged for this request, unless the guest belongs
     /// to somebody else.
@@ -171,7 +171,7 @@ impl ProfileReader {
         self.with_newer(draft, guest, false, passed)
     }
 
-    /// Folds the events of `subject` that this node took and the draft does not hold yet. `own` says that the
+    /// Folds the events of `subject` that this node knows of and the draft does not hold yet. `own` says that the
     /// document is the subject's own, so events that it covers are done with.
     fn with_newer(&self, mut draft: Draft, subject: &SubjectId, own: bool, passed: &Arc<AsOf>) -> Draft {
         self.overlay.fold(subject, &mut draft, own, passed);

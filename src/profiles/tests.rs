@@ -110,6 +110,66 @@ fn an_id_taken_twice_at_once_counts_once() {
     assert_eq!(overlay.size_bytes(), once);
 }
 
+/// Two nodes took it, and word of the second came first. A profile that covers the first holds it.
+#[test]
+fn of_two_places_of_an_event_the_first_counts_in_whichever_order_they_are_known() {
+    let who = guest("a");
+    let own_last = |overlay: &Overlay| overlay.add(0, 3, added(1, &who));
+    let heard_last = |overlay: &Overlay| overlay.note_place(0, 3, &added(1, &who));
+    for known_last in [&own_last as &dyn Fn(&Overlay), &heard_last] {
+        let overlay = Overlay::new(OverlayLimits::default());
+        overlay.add_heard(0, 7, added(1, &who));
+        known_last(&overlay);
+        let once = overlay.size_bytes();
+        assert_eq!(count(folded(&overlay, &who, None).as_ref()), 1);
+        overlay.note_place(0, 9, &added(1, &who));
+        assert_eq!(overlay.size_bytes(), once);
+        assert_eq!(count(folded(&overlay, &who, Some(stored_up_to(4))).as_ref()), 0);
+        assert_eq!(overlay.size_bytes(), 0);
+        // It is not kept any more, so there is nothing to note.
+        overlay.note_place(0, 7, &added(1, &who));
+        assert_eq!(overlay.size_bytes(), 0);
+    }
+    // The lane had passed the first already.
+    let overlay = Overlay::new(OverlayLimits::default());
+    overlay.add_heard(0, 7, added(1, &who));
+    overlay.lane_passed(0, 4);
+    overlay.add(0, 3, added(1, &who));
+    let mut draft = draft(None);
+    assert!(!overlay.fold(&who, &mut draft, true, &overlay.passed()));
+}
+
+#[test]
+fn what_is_heard_has_its_own_bound() {
+    let limits = OverlayLimits {
+        max_bytes: 1 << 20,
+        ..OverlayLimits::default()
+    };
+    let overlay = Overlay::new(limits);
+    let own = guest("own");
+    overlay.add(0, 0, added(0, &own));
+    for offset in 1..20_000u64 {
+        overlay.add_heard(0, offset, added(offset, &guest(&offset.to_string())));
+    }
+    assert!(overlay.size_bytes() <= limits.max_bytes + limits.max_bytes / 16);
+    assert_eq!(count(folded(&overlay, &own, None).as_ref()), 1);
+    assert_eq!(count(folded(&overlay, &guest("19999"), None).as_ref()), 1);
+    assert_eq!(folded(&overlay, &guest("1"), None), None);
+    overlay.lane_passed(0, 20_000);
+    overlay.forget(&overlay.passed());
+    assert_eq!(overlay.size_bytes(), 0);
+}
+
+#[test]
+fn a_withdrawal_that_is_heard_late_holds_for_what_came_after_it() {
+    let (overlay, who) = (Overlay::new(OverlayLimits::default()), guest("a"));
+    let mut denied = added(1, &who);
+    denied.consent.analytics = Some(Choice::Denied);
+    overlay.add(0, 8, added(2, &who));
+    overlay.add_heard(0, 7, denied);
+    assert_eq!(count(folded(&overlay, &who, None).as_ref()), 0);
+}
+
 #[test]
 fn the_overlay_stays_within_its_bounds_and_keeps_the_newest() {
     let limits = OverlayLimits {

@@ -20,10 +20,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use redis::aio::MultiplexedConnection;
 use redis::cluster_async::ClusterConnection;
-use redis::{
-    Cmd, ErrorKind, FromRedisValue, Pipeline, PushInfo, PushKind, RedisError, ScriptInvocation,
-    ServerErrorKind, Value,
-};
+use redis::{Cmd, FromRedisValue, Pipeline, PushInfo, PushKind, RedisError, ScriptInvocation, Value};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
@@ -264,7 +261,7 @@ impl Keeper {
                 }
                 Ok(Err(error)) if is_refusal(&error) && !is_refused => {
                     is_refused = true;
-                    let code = error.code().unwrap_or("the user or the password is not known");
+                    let code = error.code().unwrap_or_default();
                     tracing::warn!(
                         "the Redis for {} refuses this node ({code}); it is tried again",
                         self.purpose
@@ -299,8 +296,31 @@ impl Keeper {
 
 /// Whether the server does not know this node, or forbids what it asks for: only a person can help.
 fn is_refusal(error: &RedisError) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::AuthenticationFailed | ErrorKind::Server(ServerErrorKind::NoPerm)
-    )
+    matches!(error.code(), Some("NOPERM" | "WRONGPASS" | "NOAUTH"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_told_from_trouble_that_passes() {
+        let answered = |answer: &[u8]| {
+            let value = redis::parse_redis_value(answer).unwrap();
+            value.extract_error().unwrap_err()
+        };
+        for refusal in [
+            &b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"[..],
+            b"-NOAUTH HELLO must be called with the client already authenticated\r\n",
+            b"-NOPERM No permissions to access a channel\r\n",
+        ] {
+            assert!(is_refusal(&answered(refusal)), "{refusal:?}");
+        }
+        for trouble in [
+            &b"-LOADING Redis is loading the dataset in memory\r\n"[..],
+            b"-ERR max number of clients reached\r\n",
+        ] {
+            assert!(!is_refusal(&answered(trouble)), "{trouble:?}");
+        }
+    }
 }

@@ -34,7 +34,7 @@ impl Place {
         Ok(Place::Cluster(client))
     }
 
-    /// The server, or whichever node of a cluster can be reached, for what all nodes of one do alike: keys are not among that.
+    /// The server, or whichever of the named nodes of a cluster can be reached, for what all nodes of one do alike: keys are not among that.
     ///
     /// # Errors
     /// When the URL cannot be read.

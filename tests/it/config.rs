@@ -305,16 +305,6 @@ fn check_says_what_shared_stores_would_lose_or_lack() {
         "allkeys-lru",
     ]);
     let url = lossy.url().replace("redis://", "redis://:hunter2@");
-    let output = cartwright(folder.path(), &["check"], &[("REDIS_URL", &url)]);
-    assert!(!text(&output.stdout).contains("cartwright:*"), "{output:?}");
-    redis::Client::open(&*url)
-        .and_then(|client| client.get_connection())
-        .and_then(|mut admin| {
-            redis::cmd("ACL")
-                .arg(&["SETUSER", "default", "resetchannels"])
-                .exec(&mut admin)
-        })
-        .unwrap();
     let nobody = crate::support::process::free_addr();
     let absent = format!("postgres://u:hunter2@{nobody}/shop?sslmode=disable");
     let key = "k1:0123456789abcdef";
@@ -324,13 +314,26 @@ fn check_says_what_shared_stores_would_lose_or_lack() {
         ("CARTWRIGHT_ROLES", "drain"),
         ("CARTWRIGHT_PSEUDONYM_KEY", key),
     ];
+    let said = text(&cartwright(folder.path(), &["check"], &env).stdout);
+    assert!(
+        said.contains("evicts any key") && !said.contains("cartwright:taken"),
+        "{said}"
+    );
+    redis::Client::open(&*url)
+        .and_then(|client| client.get_connection())
+        .and_then(|mut admin| {
+            redis::cmd("ACL")
+                .arg(&["SETUSER", "default", "resetchannels"])
+                .exec(&mut admin)
+        })
+        .unwrap();
     let output = cartwright(folder.path(), &["check"], &env);
     let said = text(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{said}");
     for expected in [
         "appendonly is off",
         "maxmemory-policy allkeys-lru evicts any key",
-        "its user may not use the channels cartwright:*",
+        "its user may not publish on cartwright:taken:*",
         "PROBLEM  keys             user_token_key missing",
         "PROBLEM  warehouse",
         "does not answer",

@@ -200,7 +200,8 @@ async fn check_log(config: &Config) -> (Found, bool) {
 
 async fn check_hot(config: &Config) -> Found {
     if config.hot.url.is_networked() {
-        return redis::check(&config.hot.url, redis::Use::Cache).await;
+        let nodes_tell = config.queue.url.is_networked();
+        return redis::check(&config.hot.url, redis::Use::Cache { nodes_tell }).await;
     }
     match backends::open_hot(config).await {
         Ok(_) => good(config.hot.url.to_string()),

@@ -18,8 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub(super) enum Use {
     /// Acknowledged events: losing one breaks a promise.
     Log,
-    /// Copies of what the warehouse has.
-    Cache,
+    /// Copies of what the warehouse has; and where nodes share a log, what they tell each other.
+    Cache { nodes_tell: bool },
 }
 
 pub(super) async fn check(url: &StoreUrl, used: Use) -> Found {
@@ -89,7 +89,7 @@ async fn fsync(connection: &mut MultiplexedConnection) -> String {
 async fn is_silent(connection: &mut MultiplexedConnection) -> bool {
     let mut publish = redis::cmd("PUBLISH");
     let published: Result<(), _> = publish
-        .arg("cartwright:check")
+        .arg("cartwright:taken:check")
         .arg("")
         .query_async(connection)
         .await;
@@ -161,10 +161,10 @@ fn judge(url: &StoreUrl, used: Use, server: &Server) -> Found {
                 .to_owned(),
         );
     }
-    if used == Use::Cache && server.is_silent {
+    if used == (Use::Cache { nodes_tell: true }) && server.is_silent {
         said.push(
-            "its user may not use the channels cartwright:*, so an event shows on other nodes only after the lane: \
-             ACL SETUSER … &cartwright:* +publish +subscribe"
+            "its user may not publish on cartwright:taken:*, so an event shows on other nodes only after the lane: \
+             ACL SETUSER … &cartwright:taken:* +publish +subscribe"
                 .to_owned(),
         );
     }
@@ -219,14 +219,14 @@ mod tests {
     #[test]
     fn a_cache_may_lose_what_it_likes_and_should_not_fill_up() {
         let lossy = judged(
-            Use::Cache,
+            Use::Cache { nodes_tell: true },
             "aof_enabled:0\r\n",
             "maxmemory:9\r\nmaxmemory_policy:allkeys-lru\r\n",
             "",
         );
         assert_eq!(lossy.0, Verdict::Good, "{lossy:?}");
         let full = judged(
-            Use::Cache,
+            Use::Cache { nodes_tell: true },
             "",
             "maxmemory:9\r\nmaxmemory_policy:noeviction\r\n",
             "",

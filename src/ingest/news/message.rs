@@ -32,9 +32,9 @@ pub(super) struct Message {
 
 impl Message {
     pub(super) fn push(&mut self, partition: u16, offset: u64, event: &Event) {
+        self.records.push(event);
         self.places.extend_from_slice(&partition.to_le_bytes());
         self.places.extend_from_slice(&offset.to_le_bytes());
-        self.records.push(event);
     }
 
     /// How many events it holds.
@@ -113,7 +113,7 @@ pub(super) fn decode(message: &[u8], own: Uuid) -> Result<Vec<Heard>, Unreadable
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use bytes::Bytes;
 
     use super::*;
@@ -124,7 +124,7 @@ mod tests {
     const SENDER: Uuid = Uuid::from_u128(1);
     const OTHER: Uuid = Uuid::from_u128(2);
 
-    fn event(id: &str) -> Event {
+    pub(crate) fn event(id: &str) -> Event {
         Event {
             shop: Shop::new("acme", Environment::Live).unwrap(),
             source: Source::Public,

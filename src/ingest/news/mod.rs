@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use self::message::Message;
+use self::message::{Heard, Message};
 use self::recent::Recent;
 use crate::broadcast::{Broadcast, Channel};
 use crate::domain::event::Event;
@@ -32,9 +32,9 @@ use crate::telemetry::{Metrics, Told};
 /// costs every node and Redis some 20 us, however little is in it.
 const LINGER: Duration = Duration::from_millis(1);
 
-/// What may wait to be told. Higher: a Redis that stands still holds more memory, and then sends what the lane has passed already.
-/// Lower: a burst is not told.
-const WAITING_BYTES: usize = 1 << 20;
+/// What may wait to be told, some 500 events. Higher: after a pause of Redis nodes are busy for longer with what the lane has passed
+/// already. Lower: a burst is not told.
+const WAITING_BYTES: usize = 256 << 10;
 
 /// See the module.
 #[derive(Debug)]
@@ -128,13 +128,23 @@ impl News {
             self.metrics.told(Told::Unreadable, 1);
             return;
         };
-        self.metrics.told(Told::Heard, heard.len());
-        for heard in heard {
-            let is_placed = heard.partition < outbox.partitions;
-            if is_placed && self.recent.is_new(&heard.event.shop, &heard.event.event_id) {
-                self.overlay.add(heard.partition, heard.offset, heard.event);
+        let count = heard.len();
+        let placed = heard
+            .into_iter()
+            .filter(|heard| heard.partition < outbox.partitions);
+        for Heard {
+            partition,
+            offset,
+            event,
+        } in placed
+        {
+            if self.recent.is_new(&event.shop, &event.event_id) {
+                self.overlay.add_heard(partition, offset, event);
+            } else {
+                self.overlay.note_place(partition, offset, &event);
             }
         }
+        self.metrics.told(Told::Heard, count);
     }
 }
 
@@ -146,7 +156,7 @@ pub struct Teller {
 }
 
 impl Teller {
-    /// Tells until `stop` is cancelled, one message at a time: what arrives meanwhile goes together.
+    /// Tells until `stop` is cancelled, and then once more what waits; one message at a time: what arrives meanwhile goes together.
     pub async fn run(self, stop: CancellationToken) {
         let Some(outbox) = &self.news.outbox else { return };
         let mut message = Message::default();
@@ -167,5 +177,71 @@ impl Teller {
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::message::tests::event;
+    use super::*;
+    use crate::domain::ids::{Environment, Shop};
+    use crate::profiles::OverlayLimits;
+
+    const PARTITIONS: u16 = 4;
+
+    /// News that are shared through a Redis that is away.
+    fn news() -> (Arc<News>, Teller) {
+        let overlay = Arc::new(Overlay::new(OverlayLimits::default()));
+        let shop = Shop::new("acme", Environment::Live).unwrap();
+        let channel = Channel::find("redis://127.0.0.1:1", &shop).unwrap();
+        News::shared(overlay, PARTITIONS, channel, Metrics::new().unwrap())
+    }
+
+    fn counted(news: &News, result: &str) -> u64 {
+        let name = format!("cartwright_peer_events_total{{result=\"{result}\"}} ");
+        let metrics = news.metrics.render();
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&name));
+        line.map_or(0, |count| count.parse().unwrap())
+    }
+
+    #[tokio::test]
+    async fn what_waits_to_be_told_is_bounded_and_what_is_dropped_is_counted() {
+        let (news, teller) = news();
+        let outbox = news.outbox.as_ref().unwrap();
+        let mut events = 0;
+        while counted(&news, "dropped") == 0 {
+            news.add(0, events, event(&events.to_string()));
+            events += 1;
+        }
+        let size_bytes = outbox.waiting().size_bytes();
+        assert_eq!(outbox.waiting().len() as u64 + 1, events);
+        assert!(
+            (WAITING_BYTES..WAITING_BYTES + 256).contains(&size_bytes),
+            "{size_bytes}"
+        );
+
+        // What waits when the node stops is given up with the server away, not waited for.
+        let stop = CancellationToken::new();
+        stop.cancel();
+        teller.run(stop).await;
+        assert_eq!(counted(&news, "dropped"), events);
+        assert!(outbox.waiting().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_heard_enters_the_overlay_once_and_only_from_partitions_that_there_are() {
+        let (news, _teller) = news();
+        let hear = |partition, id| {
+            let mut message = Message::default();
+            message.push(partition, 7, &event(id));
+            news.hear(&message.encode(Uuid::now_v7()));
+            news.overlay.size_bytes()
+        };
+        assert_eq!(hear(PARTITIONS, "e1"), 0);
+        let one = hear(PARTITIONS - 1, "e1");
+        assert!(one > 0);
+        assert_eq!(hear(0, "e1"), one);
+        assert_eq!(hear(0, "e2"), 2 * one);
+        assert_eq!(counted(&news, "heard"), 4);
     }
 }

@@ -44,20 +44,19 @@ impl Recent {
     pub(in crate::ingest) fn insert<'a>(&self, shop: &Shop, ids: impl Iterator<Item = &'a str>) {
         let mut generations = self.lock();
         for id in ids {
-            let [young, old] = &mut *generations;
-            young.insert(self.hash(shop, id));
-            if young.len() >= GENERATION {
-                std::mem::swap(young, old);
-                young.clear();
-            }
+            note(&mut generations, self.hash(shop, id));
         }
     }
 
     /// Notes an id that is durable now. Returns whether it was not noted before.
     pub(super) fn is_new(&self, shop: &Shop, id: &str) -> bool {
-        let is_repeated = self.check(shop).is_repeated(id);
-        self.insert(shop, std::iter::once(id));
-        !is_repeated
+        let hash = self.hash(shop, id);
+        let mut generations = self.lock();
+        let is_new = generations.iter().all(|ids| !ids.contains(&hash));
+        if is_new {
+            note(&mut generations, hash);
+        }
+        is_new
     }
 
     fn hash(&self, shop: &Shop, id: &str) -> u64 {
@@ -66,6 +65,14 @@ impl Recent {
 
     fn lock(&self) -> MutexGuard<'_, [Ids; 2]> {
         self.generations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn note([young, old]: &mut [Ids; 2], hash: u64) {
+    young.insert(hash);
+    if young.len() >= GENERATION {
+        std::mem::swap(young, old);
+        young.clear();
     }
 }
 
@@ -101,6 +108,7 @@ mod tests {
         recent.insert(&one, ["a"].into_iter());
         assert!(recent.check(&one).is_repeated("a"));
         assert!(!recent.check(&two).is_repeated("a"));
+        assert!(!recent.is_new(&one, "a") && recent.is_new(&two, "a") && !recent.is_new(&two, "a"));
         let mut check = recent.check(&one);
         assert!(!check.is_repeated("b"));
         assert!(check.is_repeated("b"));

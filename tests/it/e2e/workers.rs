@@ -204,7 +204,7 @@ async fn two_api_nodes_and_two_workers_lose_and_repeat_nothing_when_a_worker_die
     }
 }
 
-/// A guest logs in at one node while no lane runs; the other node, which has seen nothing of it, answers with both.
+/// A guest logs in at one node while no lane runs; the other node answers with both, whether it has been told of that or not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_login_on_one_node_counts_on_another_before_any_lane_has_run() {
     let (config, _stores) = TestApp::on(Stack::Networked).await.ruleset(RULESET).config();
@@ -225,7 +225,7 @@ async fn a_login_on_one_node_counts_on_another_before_any_lane_has_run() {
     let addr = apis[0].running().public_addr.unwrap();
     let taken = ask(addr, Method::POST, "/events", SERVER_KEY, Some(&login)).await;
     assert_eq!(taken.status, 202);
-    // No store links the two yet, and the other node never saw the login.
+    // No store links the two yet.
     for node in &apis {
         let answer = node.get("/personalize?user_id=jane&anonymous_id=phone").await;
         assert_eq!(answer["profile"]["segments"], json!(["carted"]), "{answer}");

@@ -7,23 +7,28 @@
 //! - A profile alone does not tell: what the lane found to be a duplicate, or set aside, changes no profile, so none
 //!   would ever cover it. A request notes how far the lane is *before* it reads the stores, so what it finds there
 //!   holds at least that much. A lane elsewhere says it by way of the stores, see `elsewhere`.
-//! - An event id counts once for a shopper, however often it was taken.
+//! - An event id counts once for a shopper, however often it was taken. Of its places in the log the first is kept: it is what the
+//!   lane counts, and what a profile's `as_of` covers.
 //! - What lanes have passed is let go as soon as no request can be reading that began before, whether its shopper comes
 //!   back or not; see [`Overlay::forget`].
 //! - Bounded by bytes in all, by events per shopper and by age; what is over a bound goes, the oldest first. The
-//!   answer is then as old as the stores are, which is all that is lost.
+//!   answer is then as old as the stores are, which is all that is lost. What was heard has a bound of its own, so that a shopper
+//!   who stays with one node loses nothing to those of all others.
 //! - An order counts as what it adds when it is new; what other reports and cancellations make of it is for the
 //!   warehouse to say. Events of which the receipt said `duplicate` are not kept.
 //! - Folded copies are local to one request. Nothing of the overlay is ever stored.
 
+mod shard;
+
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::BTreeSet;
 use std::hash::BuildHasher as _;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
+use self::shard::{Newer, Shard, Via};
 use super::draft::Draft;
 use crate::domain::event::Event;
 use crate::domain::ids::SubjectId;
@@ -37,6 +42,7 @@ const SHARDS: usize = 16;
 /// What the overlay may hold.
 #[derive(Debug, Clone, Copy)]
 pub struct OverlayLimits {
+    /// Of what this node took, and as much again of what it heard.
     pub max_bytes: usize,
     /// The newest events of one shopper; folding them is paid by each of their requests.
     pub max_events_per_subject: usize,
@@ -64,22 +70,6 @@ pub struct Overlay {
     passed: ArcSwap<AsOf>,
 }
 
-#[derive(Debug, Default)]
-struct Shard {
-    subjects: HashMap<SubjectId, VecDeque<Newer>, foldhash::fast::RandomState>,
-    /// In the order of arrival; an entry whose event is gone already is skipped.
-    arrivals: VecDeque<(SubjectId, u16, u64)>,
-    bytes: usize,
-}
-
-#[derive(Debug, Clone)]
-struct Newer {
-    partition: u16,
-    offset: u64,
-    at: Instant,
-    taken: Arc<Taken>,
-}
-
 /// An event, and what it does, found out when it is first folded: every request of its shopper folds it again.
 #[derive(Debug)]
 struct Taken {
@@ -91,16 +81,6 @@ struct Taken {
 impl Taken {
     fn effect(&self) -> &Effect {
         self.effect.get_or_init(|| Box::new(transform(&self.event)))
-    }
-}
-
-impl Newer {
-    /// What the entry takes in memory, nearly: itself, its event, its ids and its place among the arrivals.
-    fn bytes(&self) -> usize {
-        const IDS: usize = 4 * 64;
-        const FIXED: usize =
-            size_of::<Newer>() + size_of::<Taken>() + size_of::<(SubjectId, u16, u64)>() + IDS;
-        FIXED + self.taken.event.body.len()
     }
 }
 
@@ -133,12 +113,7 @@ impl Overlay {
     pub(super) fn forget(&self, passed: &AsOf) {
         for shard in &self.shards {
             let shard = &mut *shard.lock().unwrap_or_else(PoisonError::into_inner);
-            shard
-                .arrivals
-                .retain(|(_, partition, offset)| !passed.covers(*partition, *offset));
-            shard.forget(|newer| {
-                newer.at.elapsed() < self.limits.max_age && !passed.covers(newer.partition, newer.offset)
-            });
+            shard.forget(passed, self.limits.max_age);
         }
     }
 
@@ -158,43 +133,47 @@ impl Overlay {
         partitions
     }
 
-    /// Takes an event that is durable at `offset` of `partition`.
+    /// Takes an event that this node made durable at `offset` of `partition`.
     pub fn add(&self, partition: u16, offset: u64, event: Event) {
-        if self.passed.load().covers(partition, offset) {
-            // Word of it was slower than the lane.
-            return;
-        }
+        self.take(partition, offset, event, Via::Client);
+    }
+
+    /// Takes an event that another node made durable.
+    pub fn add_heard(&self, partition: u16, offset: u64, event: Event) {
+        self.take(partition, offset, event, Via::Node);
+    }
+
+    fn take(&self, partition: u16, offset: u64, event: Event, via: Via) {
         let folds = event.quarantine.is_none() || !event.consent.is_unstated();
         let Some(subject) = event.subject().filter(|_| folds).cloned() else {
             return;
         };
+        let shard = &mut *self.shard(&subject);
+        // Word of it may have been slower than the lane.
+        if shard.note_place(&subject, &event.event_id, partition, offset)
+            || self.passed.load().covers(partition, offset)
+        {
+            return;
+        }
         let newer = Newer {
             partition,
             offset,
+            via,
             at: Instant::now(),
             taken: Arc::new(Taken {
                 event,
                 effect: OnceLock::new(),
             }),
         };
-        let shard = &mut *self.shard(&subject);
-        let kept = shard.subjects.entry(subject.clone()).or_default();
-        if kept
-            .iter()
-            .any(|kept| kept.taken.event.event_id == newer.taken.event.event_id)
-        {
-            return;
-        }
-        shard.bytes += newer.bytes();
-        shard.arrivals.push_back((subject, partition, offset));
-        kept.push_back(newer);
-        if kept.len() > self.limits.max_events_per_subject
-            && let Some(oldest) = kept.pop_front()
-        {
-            shard.bytes -= oldest.bytes();
-        }
-        while shard.bytes > self.limits.max_bytes / SHARDS || shard.arrivals.len() > self.max_arrivals() {
-            shard.drop_oldest();
+        shard.insert(subject.clone(), newer);
+        shard.bound(&subject, &self.limits);
+    }
+
+    /// Notes that an event, if it is still kept, is at `offset` of `partition` as well.
+    pub fn note_place(&self, partition: u16, offset: u64, event: &Event) {
+        if let Some(subject) = event.subject() {
+            self.shard(subject)
+                .note_place(subject, &event.event_id, partition, offset);
         }
     }
 
@@ -203,7 +182,7 @@ impl Overlay {
         let shards = self
             .shards
             .iter()
-            .map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).bytes);
+            .map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).size_bytes());
         shards.sum()
     }
 
@@ -227,82 +206,28 @@ impl Overlay {
             let mut covering = as_of.into_iter().chain([passed]);
             covering.any(|as_of| as_of.covers(newer.partition, newer.offset))
         };
-        let mut shard = self.shard(subject);
-        let shard = &mut *shard;
-        let Some(kept) = shard.subjects.get_mut(subject) else {
+        let Shard { subjects, arrivals } = &mut *self.shard(subject);
+        let Some(kept) = subjects.get_mut(subject) else {
             return Vec::new();
         };
         kept.retain(|newer| {
             let keep = newer.at.elapsed() < self.limits.max_age && !(own && covered(newer));
             if !keep {
-                shard.bytes -= newer.bytes();
+                arrivals[newer.via as usize].bytes -= newer.bytes();
             }
             keep
         });
         let uncovered = kept.iter().filter(|newer| !covered(newer)).cloned().collect();
         if kept.is_empty() {
-            shard.subjects.remove(subject);
+            subjects.remove(subject);
         }
         uncovered
-    }
-
-    /// Arrivals outlive their events until they come up, so they have a bound of their own.
-    fn max_arrivals(&self) -> usize {
-        self.limits.max_bytes / SHARDS / 256
     }
 
     fn shard(&self, subject: &SubjectId) -> MutexGuard<'_, Shard> {
         let index = self.hasher.hash_one(subject) as usize % SHARDS;
         // A panic while the lock was held can only have lost entries, never have torn one.
         self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Shard {
-    fn forget(&mut self, is_kept: impl Fn(&Newer) -> bool) {
-        let Shard {
-            subjects,
-            bytes,
-            arrivals,
-        } = self;
-        subjects.retain(|_, kept| {
-            kept.retain(|newer| {
-                let is_kept = is_kept(newer);
-                if !is_kept {
-                    *bytes -= newer.bytes();
-                }
-                is_kept
-            });
-            !kept.is_empty()
-        });
-        // After a rush, the room of the rush is given back.
-        if subjects.len() < subjects.capacity() / 4 {
-            subjects.shrink_to(subjects.len() * 2);
-        }
-        if arrivals.len() < arrivals.capacity() / 4 {
-            arrivals.shrink_to(arrivals.len() * 2);
-        }
-    }
-
-    fn drop_oldest(&mut self) {
-        let Some((subject, partition, offset)) = self.arrivals.pop_front() else {
-            self.subjects.clear();
-            self.bytes = 0;
-            return;
-        };
-        let Some(kept) = self.subjects.get_mut(&subject) else {
-            return;
-        };
-        if let Some(at) = kept
-            .iter()
-            .position(|newer| (newer.partition, newer.offset) == (partition, offset))
-            && let Some(dropped) = kept.remove(at)
-        {
-            self.bytes -= dropped.bytes();
-        }
-        if kept.is_empty() {
-            self.subjects.remove(&subject);
-        }
     }
 }
 

@@ -118,10 +118,14 @@ impl Operations {
             size_bytes: 0,
         };
         let mut offset = 0;
+        // The positions first: the lag is then never less than it was.
+        let progress = self.warehouse.progress().await?;
         for partition in 0..partitions {
-            // The position first: the lag is then never less than it was.
-            let position = self.warehouse.position(partition).await?;
             let extent = self.queue.extent(partition).await?;
+            let position = progress
+                .iter()
+                .map(|progress| progress.position)
+                .find(|position| position.partition == partition);
             offset += position
                 .map_or(extent.first, |position| position.offset)
                 .min(extent.next);

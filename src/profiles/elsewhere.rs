@@ -9,52 +9,47 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
+
 use super::overlay::Overlay;
 use crate::hot::HotStore;
-use crate::warehouse::{Warehouse, WarehouseError};
-
-/// More than a partition can number: only the number of the newest change is asked for.
-const BEYOND: u64 = i64::MAX as u64;
+use crate::warehouse::{Progress, StoredPosition, Warehouse};
 
 #[derive(Debug, Default)]
 pub(super) struct Elsewhere {
-    /// Found at the last look: partitions and the offsets that they are passed up to.
-    found: Vec<(u16, u64)>,
+    /// Found at the last look: passed up to there.
+    found: Vec<StoredPosition>,
 }
 
 impl Elsewhere {
-    /// Looks once at the partitions that `overlay` waits for.
+    /// Looks once at the partitions that `overlay` waits for. A store that does not tell is asked again at the next look.
     pub(super) async fn look(
         &mut self,
         overlay: &Overlay,
         warehouse: &Arc<dyn Warehouse>,
         hot: &Arc<dyn HotStore>,
     ) {
-        for (partition, next) in self.found.drain(..) {
-            overlay.lane_passed(partition, next);
+        for passed in self.found.drain(..) {
+            overlay.lane_passed(passed.partition, passed.offset);
         }
-        for partition in overlay.partitions() {
-            match published_up_to(partition, warehouse, hot).await {
-                Ok(Some(next)) => self.found.push((partition, next)),
-                Ok(None) => {}
-                // It would not tell of another partition either; the next look asks again.
-                Err(_) => return,
-            }
+        let awaited = overlay.partitions();
+        if awaited.is_empty() {
+            return;
         }
+        // The warehouse first: what is published later is no less.
+        let mut progress = warehouse.progress().await.unwrap_or_default();
+        progress.retain(|progress| awaited.contains(&progress.position.partition));
+        let published = progress
+            .iter()
+            .map(|Progress { position, .. }| hot.published(position.partition));
+        let published = join_all(published).await;
+        let passed = progress
+            .iter()
+            .zip(published)
+            .filter_map(|(progress, published)| {
+                let is_published = published.ok().flatten() >= Some(progress.change_seq);
+                is_published.then_some(progress.position)
+            });
+        self.found.extend(passed);
     }
-}
-
-/// The offset below which everything of `partition` is applied and published, as far as it can be told.
-async fn published_up_to(
-    partition: u16,
-    warehouse: &Arc<dyn Warehouse>,
-    hot: &Arc<dyn HotStore>,
-) -> Result<Option<u64>, WarehouseError> {
-    // In this order: the changes below the position are among those numbered, and the mark is the latest of the three.
-    let Some(position) = warehouse.position(partition).await? else {
-        return Ok(None);
-    };
-    let numbered = warehouse.changes(partition, BEYOND, 0).await?.newest;
-    let published = hot.published(partition).await.ok().flatten();
-    Ok((published >= Some(numbered)).then_some(position.offset))
 }

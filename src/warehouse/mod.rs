@@ -37,6 +37,14 @@ pub struct StoredPosition {
     pub offset: u64,
 }
 
+/// How far a partition of the log is applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    pub position: StoredPosition,
+    /// The greatest change number that the partition has given, see [`Warehouse::changes`]; everything below the position is numbered.
+    pub change_seq: u64,
+}
+
 /// A stretch of the log, transformed, to be applied in one transaction.
 #[derive(Debug)]
 pub struct Batch<'a> {
@@ -142,8 +150,15 @@ pub struct OutcomeQuery<'a> {
 /// The warehouse, as the lanes, the read path and the ruleset refresher see it.
 #[async_trait]
 pub trait Warehouse: Send + Sync + std::fmt::Debug {
+    /// How far each partition is applied, in no order; none before its first batch.
+    async fn progress(&self) -> Result<Vec<Progress>, WarehouseError>;
+
     /// Where the view stands in `partition`; `None` before the first batch.
-    async fn position(&self, partition: u16) -> Result<Option<StoredPosition>, WarehouseError>;
+    async fn position(&self, partition: u16) -> Result<Option<StoredPosition>, WarehouseError> {
+        let progress = self.progress().await?;
+        let mut positions = progress.into_iter().map(|progress| progress.position);
+        Ok(positions.find(|position| position.partition == partition))
+    }
 
     /// Applies a batch, all or nothing.
     async fn apply(&self, batch: &Batch<'_>) -> Result<Applied, WarehouseError> {

@@ -29,7 +29,7 @@ use crate::warehouse::fold::orders::Orders;
 use crate::warehouse::fold::parts::Before;
 use crate::warehouse::fold::people::People;
 use crate::warehouse::fold::{Folded, Place, fold};
-use crate::warehouse::{Applied, Batch, WarehouseError};
+use crate::warehouse::{Applied, Batch, Progress, WarehouseError};
 
 /// Beginning again is rare; so many times in a row means that something else is wrong.
 const ATTEMPTS: u32 = 6;
@@ -146,9 +146,9 @@ async fn write(
 }
 
 /// The partitions' change numbers, if each stands where its batch expects it.
-fn compare(batches: &[Batch<'_>], locked: &[Option<position::Locked>]) -> Result<Vec<u64>, WarehouseError> {
+fn compare(batches: &[Batch<'_>], locked: &[Option<Progress>]) -> Result<Vec<u64>, WarehouseError> {
     let compared = batches.iter().zip(locked).map(|(batch, locked)| {
-        let found = locked.map(|locked| locked.found);
+        let found = locked.map(|locked| locked.position);
         match found == batch.expected {
             true => Ok(locked.map_or(0, |locked| locked.change_seq)),
             false => Err(WarehouseError::PositionMoved {

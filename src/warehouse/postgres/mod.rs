@@ -50,8 +50,8 @@ use self::error::Failure;
 use self::lookups::Lookups;
 use self::pool::{pool, within};
 use super::{
-    Applied, Batch, Changes, OpenError, OutcomeQuery, StoredDecision, StoredPosition, StoredRuleset,
-    Warehouse, WarehouseConfig, WarehouseError,
+    Applied, Batch, Changes, OpenError, OutcomeQuery, Progress, StoredDecision, StoredRuleset, Warehouse,
+    WarehouseConfig, WarehouseError,
 };
 use crate::config::masked;
 use crate::domain::experiment::Outcomes;
@@ -198,9 +198,9 @@ impl PgWarehouse {
         })
     }
 
-    async fn read_position(&self, partition: u16) -> Result<Option<StoredPosition>, Failure> {
+    async fn read_progress(&self) -> Result<Vec<Progress>, Failure> {
         let mut conn = self.readers.acquire().await?;
-        position::read(&mut conn, partition).await
+        position::all(&mut conn).await
     }
 
     async fn read_epoch(&self) -> Result<Option<u64>, Failure> {
@@ -292,8 +292,8 @@ impl PgWarehouse {
 
 #[async_trait]
 impl Warehouse for PgWarehouse {
-    async fn position(&self, partition: u16) -> Result<Option<StoredPosition>, WarehouseError> {
-        within(READ, self.read_position(partition)).await
+    async fn progress(&self) -> Result<Vec<Progress>, WarehouseError> {
+        within(READ, self.read_progress()).await
     }
 
     async fn apply_together(&self, batches: &[Batch<'_>]) -> Result<Vec<Applied>, WarehouseError> {

@@ -4,25 +4,23 @@ use sqlx::PgConnection;
 
 use super::error::{Failure, integer, natural};
 use super::rows::{Instant, column};
-use crate::warehouse::{Batch, StoredPosition, WarehouseError};
+use crate::warehouse::{Batch, Progress, StoredPosition, WarehouseError};
 
-/// A partition's row, locked until the transaction ends.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Locked {
-    pub(super) found: StoredPosition,
-    /// Of the partition's latest change of a profile.
-    pub(super) change_seq: u64,
-}
-
-pub(super) async fn read(conn: &mut PgConnection, partition: u16) -> Result<Option<StoredPosition>, Failure> {
-    let row = sqlx::query!(
-        r#"select log_id::text as "log_id!", next_offset from position where partition = $1"#,
-        i32::from(partition)
-    )
-    .fetch_optional(conn)
-    .await?;
-    row.map(|row| stored(partition, &row.log_id, row.next_offset))
-        .transpose()
+pub(super) async fn all(conn: &mut PgConnection) -> Result<Vec<Progress>, Failure> {
+    let rows =
+        sqlx::query!(r#"select partition, log_id::text as "log_id!", next_offset, change_seq from position"#)
+            .fetch_all(conn)
+            .await?;
+    rows.into_iter()
+        .map(|row| {
+            progress(
+                natural(row.partition.into())?,
+                &row.log_id,
+                row.next_offset,
+                row.change_seq,
+            )
+        })
+        .collect()
 }
 
 /// The greatest change number that the partition has given; 0 before the first.
@@ -36,14 +34,17 @@ pub(super) async fn change_seq(conn: &mut PgConnection, partition: u16) -> Resul
     Ok(row.map_or(Ok(0), |row| natural(row.change_seq))?)
 }
 
-fn stored(partition: u16, log_id: &str, offset: i64) -> Result<StoredPosition, Failure> {
+fn progress(partition: u16, log_id: &str, offset: i64, change_seq: i64) -> Result<Progress, Failure> {
     let log_id = log_id.parse().map_err(|error| {
         WarehouseError::Inconsistent(format!("log id of partition {partition}: {error}").into())
     })?;
-    Ok(StoredPosition {
-        log_id,
-        partition,
-        offset: natural(offset)?,
+    Ok(Progress {
+        position: StoredPosition {
+            log_id,
+            partition,
+            offset: natural(offset)?,
+        },
+        change_seq: natural(change_seq)?,
     })
 }
 
@@ -52,7 +53,7 @@ fn stored(partition: u16, log_id: &str, offset: i64) -> Result<StoredPosition, F
 pub(super) async fn lock(
     conn: &mut PgConnection,
     batches: &[Batch<'_>],
-) -> Result<Vec<Option<Locked>>, Failure> {
+) -> Result<Vec<Option<Progress>>, Failure> {
     let partitions = column(batches, |batch| i32::from(batch.next.partition));
     let rows = sqlx::query!(
         r#"select partition, log_id::text as "log_id!", next_offset, change_seq from position
@@ -66,10 +67,12 @@ pub(super) async fn lock(
     for batch in batches {
         let partition = batch.next.partition;
         match rows.iter().find(|row| row.partition == i32::from(partition)) {
-            Some(row) => found.push(Some(Locked {
-                found: stored(partition, &row.log_id, row.next_offset)?,
-                change_seq: natural(row.change_seq)?,
-            })),
+            Some(row) => found.push(Some(progress(
+                partition,
+                &row.log_id,
+                row.next_offset,
+                row.change_seq,
+            )?)),
             None => {
                 absent.push(batch);
                 found.push(None);

@@ -41,8 +41,8 @@ use sqlx::sqlite::{
 };
 
 use super::{
-    Applied, Batch, Changes, OpenError, OutcomeQuery, StoredDecision, StoredPosition, StoredRuleset,
-    Warehouse, WarehouseConfig, WarehouseError,
+    Applied, Batch, Changes, OpenError, OutcomeQuery, Progress, StoredDecision, StoredRuleset, Warehouse,
+    WarehouseConfig, WarehouseError,
 };
 use crate::domain::experiment::Outcomes;
 use crate::domain::ids::{Shop, SubjectId, Timestamp};
@@ -146,11 +146,9 @@ async fn pool(options: SqliteConnectOptions, connections: u32) -> Result<SqliteP
 
 #[async_trait]
 impl Warehouse for SqliteWarehouse {
-    async fn position(&self, partition: u16) -> Result<Option<StoredPosition>, WarehouseError> {
+    async fn progress(&self) -> Result<Vec<Progress>, WarehouseError> {
         let mut conn = self.readers.acquire().await?;
-        Ok(position::read(&mut conn, partition)
-            .await?
-            .map(|row| row.position))
+        position::all(&mut conn).await
     }
 
     async fn apply_together(&self, batches: &[Batch<'_>]) -> Result<Vec<Applied>, WarehouseError> {

@@ -4,38 +4,42 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::error::{integer, natural};
 use crate::domain::ids::Timestamp;
-use crate::warehouse::{StoredPosition, WarehouseError};
+use crate::warehouse::{Progress, StoredPosition, WarehouseError};
 
-/// A position with the number of the partition's latest change of a profile.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct PositionRow {
-    pub(super) position: StoredPosition,
-    pub(super) change_seq: u64,
+type Row = (u16, String, i64, i64);
+
+pub(super) async fn all(conn: &mut SqliteConnection) -> Result<Vec<Progress>, WarehouseError> {
+    let rows: Vec<Row> = sqlx::query_as("select partition, log_id, next_offset, change_seq from position")
+        .fetch_all(conn)
+        .await?;
+    rows.into_iter().map(progress).collect()
 }
 
 pub(super) async fn read(
     conn: &mut SqliteConnection,
     partition: u16,
-) -> Result<Option<PositionRow>, WarehouseError> {
-    let row: Option<(String, i64, i64)> =
-        sqlx::query_as("select log_id, next_offset, change_seq from position where partition = ?1")
-            .bind(partition)
-            .fetch_optional(conn)
-            .await?;
-    let Some((log_id, offset, change_seq)) = row else {
-        return Ok(None);
-    };
+) -> Result<Option<Progress>, WarehouseError> {
+    let row: Option<Row> = sqlx::query_as(
+        "select partition, log_id, next_offset, change_seq from position where partition = ?1",
+    )
+    .bind(partition)
+    .fetch_optional(conn)
+    .await?;
+    row.map(progress).transpose()
+}
+
+fn progress((partition, log_id, offset, change_seq): Row) -> Result<Progress, WarehouseError> {
     let log_id = log_id.parse().map_err(|error| {
         WarehouseError::Inconsistent(format!("log id of partition {partition}: {error}").into())
     })?;
-    Ok(Some(PositionRow {
+    Ok(Progress {
         position: StoredPosition {
             log_id,
             partition,
             offset: natural(offset)?,
         },
         change_seq: natural(change_seq)?,
-    }))
+    })
 }
 
 pub(super) async fn store(

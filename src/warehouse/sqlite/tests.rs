@@ -9,6 +9,7 @@ use crate::domain::event::{Event, Source};
 use crate::domain::ids::Environment;
 use crate::domain::profile::{Contribution, Delta};
 use crate::domain::transform::Effect;
+use crate::warehouse::StoredPosition;
 
 const LOG: uuid::Uuid = uuid::Uuid::from_u128(1);
 

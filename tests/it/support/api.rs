@@ -37,8 +37,7 @@ use cartwright::recorder::recorder;
 use cartwright::rulesets::Rulesets;
 use cartwright::telemetry::Metrics;
 use cartwright::warehouse::{
-    Applied, Batch, Changes, OutcomeQuery, StoredDecision, StoredPosition, StoredRuleset, Warehouse,
-    WarehouseError,
+    Applied, Batch, Changes, OutcomeQuery, Progress, StoredDecision, StoredRuleset, Warehouse, WarehouseError,
 };
 use cartwright::{clock, hot, queue, warehouse};
 use serde_json::Value;
@@ -150,8 +149,8 @@ struct SwitchedWarehouse(Arc<dyn Warehouse>, Arc<Switch>);
 
 #[async_trait]
 impl Warehouse for SwitchedWarehouse {
-    async fn position(&self, partition: u16) -> Result<Option<StoredPosition>, WarehouseError> {
-        self.0.position(partition).await
+    async fn progress(&self) -> Result<Vec<Progress>, WarehouseError> {
+        self.0.progress().await
     }
 
     async fn apply_together(&self, batches: &[Batch<'_>]) -> Result<Vec<Applied>, WarehouseError> {

@@ -13,8 +13,7 @@ use cartwright::domain::profile::Version;
 use cartwright::domain::recommend::Purchases;
 use cartwright::domain::recommend::sessions::Interaction;
 use cartwright::warehouse::{
-    Applied, Batch, Changes, OutcomeQuery, StoredDecision, StoredPosition, StoredRuleset, Warehouse,
-    WarehouseError,
+    Applied, Batch, Changes, OutcomeQuery, Progress, StoredDecision, StoredRuleset, Warehouse, WarehouseError,
 };
 use tokio::sync::Notify;
 
@@ -97,8 +96,8 @@ impl FaultyWarehouse {
 
 #[async_trait]
 impl Warehouse for FaultyWarehouse {
-    async fn position(&self, partition: u16) -> Result<Option<StoredPosition>, WarehouseError> {
-        self.inner.position(partition).await
+    async fn progress(&self) -> Result<Vec<Progress>, WarehouseError> {
+        self.inner.progress().await
     }
 
     async fn apply_together(&self, batches: &[Batch<'_>]) -> Result<Vec<Applied>, WarehouseError> {

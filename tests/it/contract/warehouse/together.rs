@@ -162,7 +162,20 @@ pub(super) async fn a_document_says_of_each_partition_how_far_it_is_folded(backe
     }
     told.sort_unstable();
     assert_eq!(told, [ann, bob, cyd]);
-    assert_eq!(lane.warehouse.position(9).await.unwrap().unwrap().offset, 0);
+    let mut progress = lane.warehouse.progress().await.unwrap();
+    progress.sort_unstable_by_key(|progress| progress.position.partition);
+    let progress = progress.iter().map(|progress| {
+        (
+            progress.position.partition,
+            progress.position.offset,
+            progress.change_seq,
+        )
+    });
+    assert_eq!(progress.collect::<Vec<_>>(), [(3, 2, 2), (4, 3, 2), (9, 0, 0)]);
+    for (partition, offset) in [(3, Some(2)), (5, None), (9, Some(0))] {
+        let position = lane.warehouse.position(partition).await.unwrap();
+        assert_eq!(position.map(|position| position.offset), offset);
+    }
 }
 
 pub(super) async fn a_login_joins_what_several_partitions_say(backend: &dyn Backend) {

@@ -98,11 +98,20 @@ pub(crate) fn experiences(ruleset: &Path, effort: Effort) {
     compare(&many, &few, case, effort);
 }
 
-/// Nine answers to one event, at half of what one core sustains with its lane, for `minutes`: memory every half minute.
-pub(crate) fn soak(ruleset: &Path, minutes: u64) {
+/// A soak of the embedded stack.
+pub(crate) fn soak_alone(ruleset: &Path, minutes: u64) {
     let folder = tempfile::tempdir().expect("a folder");
-    let server = Server::cartwright(folder.path(), ruleset, "api,drain");
-    fill(&server);
+    soak(
+        &[&Server::cartwright(folder.path(), ruleset, "api,drain")],
+        minutes,
+    );
+}
+
+/// Nine answers to one event, at half of what the first of `servers` sustains together with the lane, for `minutes`: the memory of each every
+/// half minute.
+pub(crate) fn soak(servers: &[&Server], minutes: u64) {
+    let [server, ..] = servers else { return };
+    fill(server);
     let mut mixed = |n: u64| match n % 10 {
         0 => post("/events", &events_body(n, 1)),
         _ => personalize(n),
@@ -121,7 +130,7 @@ pub(crate) fn soak(ruleset: &Path, minutes: u64) {
     };
     let started = Instant::now();
     let burst = run(Pace::Closed, 10);
-    freshness::wait_until_applied(&server);
+    freshness::wait_until_applied(server);
     let sustained = burst.per_second * 10.0 / started.elapsed().as_secs_f64();
     println!(
         "\nSoak: {:.0} requests/s in a burst, {sustained:.0} sustained with the lane; half of that for {minutes} minutes",
@@ -130,18 +139,21 @@ pub(crate) fn soak(ruleset: &Path, minutes: u64) {
     let mut sizes = Vec::new();
     for half_minute in 1..=minutes * 2 {
         let report = run(Pace::Open(sustained / 2.0), 30);
-        let resident = server.resident_mib();
-        sizes.push(resident);
+        let resident: Vec<f64> = servers
+            .iter()
+            .map(|server| server.resident_mib().round())
+            .collect();
         println!(
-            r#"{{"case":"soak","minute":{:.1},"requests_per_second":{:.0},"p50_us":{:.0},"p99_us":{:.0},"resident_mib":{resident:.0}}}"#,
+            r#"{{"case":"soak","minute":{:.1},"requests_per_second":{:.0},"p50_us":{:.0},"p99_us":{:.0},"resident_mib":{resident:?}}}"#,
             half_minute as f64 / 2.0,
             report.per_second,
             report.quantile(0.5),
             report.quantile(0.99)
         );
+        sizes.push(resident);
     }
-    println!(
-        "resident: {:?} MiB",
-        sizes.iter().map(|size| size.round()).collect::<Vec<_>>()
-    );
+    for node in 0..servers.len() {
+        let resident: Vec<_> = sizes.iter().map(|sizes| sizes[node]).collect();
+        println!("resident: {resident:?} MiB");
+    }
 }

@@ -8,6 +8,7 @@
 //! cargo bench --bench http -- nodes --partitions 64
 //! cargo bench --bench http -- profiles            # only when named: a million profiles take minutes to make
 //! cargo bench --bench http -- soak --minutes 10   # only when named
+//! cargo bench --bench http -- soak-nodes --minutes 10   # the same of two nodes and a worker on Redis and BENCH_DATABASE_URL
 //! ```
 //!
 //! `redis` starts a private redis-server: reads of profiles from Redis, and from the near cache in front of it, against bare
@@ -88,6 +89,7 @@ fn main() {
         duration: Duration::from_secs(number("--seconds", 5)),
         rounds: number("--rounds", 3) as usize,
     };
+    let (partitions, minutes) = (number("--partitions", 64), number("--minutes", 10));
     let parts = [
         "get",
         "post",
@@ -97,7 +99,7 @@ fn main() {
         "recommend",
         "experiences",
     ];
-    let long = ["postgres", "nodes", "profiles", "soak"];
+    let long = ["postgres", "nodes", "profiles", "soak", "soak-nodes"];
     let named = |part: &str| args.iter().any(|arg| arg == part);
     let wanted = |part: &str| named(part) || !parts.iter().chain(&long).any(|part| named(part));
 
@@ -119,13 +121,16 @@ fn main() {
         networked::fallback(&ruleset, effort);
     }
     if named("nodes") {
-        networked::across_nodes(&ruleset, number("--partitions", 64), effort);
+        networked::across_nodes(&ruleset, partitions, effort);
     }
     if named("profiles") {
         growth::profiles(&ruleset, effort);
     }
     if named("soak") {
-        growth::soak(&ruleset, number("--minutes", 10));
+        growth::soak_alone(&ruleset, minutes);
+    }
+    if named("soak-nodes") {
+        networked::soak(&ruleset, partitions, minutes);
     }
     if !["get", "post", "freshness"].into_iter().any(wanted) {
         return;

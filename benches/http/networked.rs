@@ -5,10 +5,12 @@
 use std::path::Path;
 use std::process::Command;
 
+use tempfile::TempDir;
+
 use super::redis_server::RedisServer;
 use super::requests::{get, personalize, personalize_for, scatter};
 use super::server::{PUBLIC_KEY, Server};
-use super::{Case, Effort, Pace, SHOPPERS, compare, fill, freshness};
+use super::{Case, Effort, Pace, SHOPPERS, compare, fill, freshness, growth};
 
 /// The database, where one is named.
 #[allow(
@@ -95,26 +97,58 @@ pub(crate) fn fallback(ruleset: &Path, effort: Effort) {
     }
 }
 
-/// An event sent to one node, asked for at another; the log, profiles and rows in Redis and PostgreSQL, one worker.
+/// Nodes on one Redis for profiles, one for the log, and one database.
+struct Nodes {
+    takes: Server,
+    answers: Server,
+    worker: Server,
+    _cache: RedisServer,
+    _log: RedisServer,
+    _folders: [TempDir; 3],
+}
+
+impl Nodes {
+    fn start(ruleset: &Path, partitions: u64) -> Option<Nodes> {
+        let url = database()?;
+        let (cache, log) = (RedisServer::start(false), RedisServer::start(true));
+        let folders = [(); 3].map(|()| tempfile::tempdir().expect("a folder"));
+        let count = partitions.to_string();
+        let start = |node: usize, roles: &str| {
+            let settings = [
+                ("CARTWRIGHT_HOT_URL", cache.url.as_str()),
+                ("CARTWRIGHT_QUEUE_URL", log.url.as_str()),
+                ("CARTWRIGHT_QUEUE_PARTITIONS", count.as_str()),
+                ("CARTWRIGHT_WAREHOUSE_URL", url.as_str()),
+            ];
+            Server::cartwright_with(folders[node].path(), ruleset, roles, &settings)
+        };
+        Some(Nodes {
+            worker: start(2, "drain"),
+            takes: start(0, "api"),
+            answers: start(1, "api"),
+            _cache: cache,
+            _log: log,
+            _folders: folders,
+        })
+    }
+}
+
+/// An event sent to one node, asked for at another, one worker.
 pub(crate) fn across_nodes(ruleset: &Path, partitions: u64, effort: Effort) {
-    let Some(url) = database() else { return };
-    let (cache, log) = (RedisServer::start(false), RedisServer::start(true));
-    let folders: Vec<_> = (0..3).map(|_| tempfile::tempdir().expect("a folder")).collect();
-    let count = partitions.to_string();
-    let start = |node: usize, roles: &str| {
-        let settings = [
-            ("CARTWRIGHT_HOT_URL", cache.url.as_str()),
-            ("CARTWRIGHT_QUEUE_URL", log.url.as_str()),
-            ("CARTWRIGHT_QUEUE_PARTITIONS", count.as_str()),
-            ("CARTWRIGHT_WAREHOUSE_URL", url.as_str()),
-        ];
-        Server::cartwright_with(folders[node].path(), ruleset, roles, &settings)
+    let Some(nodes) = Nodes::start(ruleset, partitions) else {
+        return;
     };
-    let worker = start(2, "drain");
-    let (takes, answers) = (start(0, "api"), start(1, "api"));
     println!(
         "\nFrom the 202 of one node until the event shows in an answer of another; log of {partitions} partitions in Redis, \
          appendfsync always"
     );
-    freshness::measure(&takes, &answers, &worker, "nodes", effort);
+    freshness::measure(&nodes.takes, &nodes.answers, &nodes.worker, "nodes", effort);
+}
+
+/// A soak of one node, while another hears what it takes and a worker drains it.
+pub(crate) fn soak(ruleset: &Path, partitions: u64, minutes: u64) {
+    let Some(nodes) = Nodes::start(ruleset, partitions) else {
+        return;
+    };
+    growth::soak(&[&nodes.takes, &nodes.answers, &nodes.worker], minutes);
 }

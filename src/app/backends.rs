@@ -96,6 +96,7 @@ pub(super) async fn open_hot(config: &Config) -> Result<Arc<dyn HotStore>, hot::
         url: settings.url.expose().to_owned(),
         memory_bytes: settings.memory_bytes,
         ttl: settings.ttl,
+        reports: config.roles.api && config.near.bytes > 0,
     })
     .await
 }

@@ -272,6 +272,7 @@ mod tests {
             url: "memory:".to_owned(),
             memory_bytes: 1 << 20,
             ttl: Duration::from_secs(60),
+            reports: false,
         };
         let warehouse = WarehouseConfig {
             url: url("sqlite", "warehouse.db"),

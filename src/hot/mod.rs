@@ -86,6 +86,8 @@ pub struct HotConfig {
     pub memory_bytes: u64,
     /// How long a Redis keeps a profile that nobody writes.
     pub ttl: Duration,
+    /// Whether a Redis is asked to report what changes, which costs it a note of each profile read: for a cache in front of it.
+    pub reports: bool,
 }
 
 /// Why a hot store could not be opened.

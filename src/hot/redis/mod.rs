@@ -10,7 +10,7 @@
 //!   together, so a failover that lost writes lost the mark with them, and the lane notices.
 //! - [`HotStore::put_newer`] compares versions in a script on the server (`put_newer.lua`): no reply of an earlier read
 //!   is ever the base of a write, so a stale writer cannot win, however long it slept.
-//! - Reads and writes have a connection each. The reading one asks for client tracking (RESP3), so the server
+//! - Reads and writes have a connection each. The reading one asks for client tracking (RESP3) where somebody wants reports, so the server
 //!   reports each key that was read and then written, by anybody, evicted or expired. A big batch being written delays no
 //!   read.
 //! - The node starts without the server, which is looked for with a back-off; until it is found every call fails at
@@ -81,7 +81,8 @@ pub(super) async fn open(config: &HotConfig) -> Result<Arc<dyn HotStore>, OpenEr
                  redis-cluster://HOST:PORT,HOST:PORT",
     })?;
     let watch = Arc::new(Watch::default());
-    let reports = place.reports_changes();
+    let is_single = place.reports_changes();
+    let reports = config.reports && is_single;
     let store = RedisStore {
         reads: Link::keep_for_look_ups(
             place.clone(),
@@ -94,7 +95,7 @@ pub(super) async fn open(config: &HotConfig) -> Result<Arc<dyn HotStore>, OpenEr
         ttl: config.ttl,
         jitter: RandomState::default(),
         reports,
-        by_slot: AtomicBool::new(!reports),
+        by_slot: AtomicBool::new(!is_single),
     };
     let both = async { tokio::join!(store.reads.wait(), store.writes.wait()) };
     if tokio::time::timeout(FIRST_WAIT, both).await.is_err() {

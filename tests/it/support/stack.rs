@@ -272,6 +272,7 @@ impl Stores {
             url: self.url("hot.url"),
             memory_bytes: 8 << 20,
             ttl: Duration::from_secs(3_600),
+            reports: true,
         }
     }
 

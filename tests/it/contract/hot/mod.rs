@@ -208,12 +208,16 @@ async fn eventually(is_so: impl Fn() -> bool) {
 }
 
 async fn open(url: impl Into<String>) -> Arc<dyn HotStore> {
-    let config = HotConfig {
+    hot::open(&config(url)).await.unwrap()
+}
+
+fn config(url: impl Into<String>) -> HotConfig {
+    HotConfig {
         url: url.into(),
         memory_bytes: 1 << 20,
         ttl: Duration::from_secs(60),
-    };
-    hot::open(&config).await.unwrap()
+        reports: true,
+    }
 }
 
 /// As [`open`], once the store answers.
@@ -326,12 +330,7 @@ async fn a_url_that_cannot_be_read_is_refused() {
         "redis://:hunter2@",
         "redis-cluster://",
     ] {
-        let config = HotConfig {
-            url: url.to_owned(),
-            memory_bytes: 1,
-            ttl: Duration::from_secs(60),
-        };
-        let error = hot::open(&config).await.unwrap_err().to_string();
+        let error = hot::open(&config(url)).await.unwrap_err().to_string();
         assert!(
             error.contains("expected") && !error.contains("hunter2"),
             "{error}"

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use cartwright::hot::{HotObserver, HotStore};
+use cartwright::hot::{self, HotConfig, HotObserver, HotStore};
 
-use super::{Recording, answers, eventually, open, open_ready, profile, subject};
+use super::{Recording, answers, config, eventually, open, open_ready, profile, subject};
 use crate::support::redis::RedisServer;
 
 /// The key of subject 1.
@@ -32,6 +32,27 @@ async fn a_store_opens_without_its_server_and_finds_it_later() {
     answers(&*store).await;
     put(&*store, 1).await;
     assert_eq!(store.get(&subject(1)).await.unwrap().unwrap().version.n, 1);
+}
+
+#[tokio::test]
+async fn a_server_keeps_no_note_of_who_read_what_where_nobody_wants_reports() {
+    let server = RedisServer::start(&[]);
+    let tracked = || {
+        let stats: String = server.command(&["info", "stats"]);
+        !stats.contains("tracking_total_keys:0")
+    };
+    for reports in [false, true] {
+        let wanted = HotConfig {
+            reports,
+            ..config(server.url())
+        };
+        let store = hot::open(&wanted).await.unwrap();
+        answers(&*store).await;
+        put(&*store, 1).await;
+        assert!(store.get(&subject(1)).await.unwrap().is_some());
+        assert_eq!(store.observe(Arc::new(Recording::default())), reports);
+        assert_eq!(tracked(), reports);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
